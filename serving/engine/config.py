@@ -1,0 +1,56 @@
+"""Engine configuration, validated when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+
+from adapters_store.errors import UsageError
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FORMS = ("auto", "composed", "shared")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Limits and choices of one engine; raises :class:`UsageError` that lists every problem.
+
+    ``num_threads``: torch threads of this process. ``max_rows``: rows that decode together.
+    ``max_step_tokens``: input tokens encoded in one step (a longer single input runs alone).
+    ``max_input_tokens`` / ``max_output_tokens``: per request. ``max_waiting``: queued requests.
+    ``max_lookahead``: queued rows whose adapters are loaded ahead. ``max_adapter_bytes``: budget
+    of adapters in memory. ``mixture_form``: how routed rows decode; ``auto`` computes the cheaper
+    form from ``balance_flops_per_byte``, the machine's FLOP per byte of memory traffic.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    num_threads: int = 1
+    max_rows: int = 32
+    max_step_tokens: int = 2048
+    max_input_tokens: int = 2048
+    max_output_tokens: int = 2048
+    max_waiting: int = 1024
+    max_lookahead: int = 64
+    max_adapter_bytes: int = 2 * 1024**3
+    mixture_form: Literal["auto", "composed", "shared"] = "auto"
+    balance_flops_per_byte: float = 4.0
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{item.name} is {getattr(self, item.name)!r}; expected a number above 0"
+            for item in fields(self)
+            if item.name.startswith(("num_", "max_", "balance_")) and getattr(self, item.name) <= 0
+        ]
+        if self.dtype not in DTYPES:
+            problems.append(f"dtype is {self.dtype!r}; known: {', '.join(DTYPES)}")
+        if self.mixture_form not in FORMS:
+            problems.append(f"mixture_form is {self.mixture_form!r}; known: {', '.join(FORMS)}")
+        if problems:
+            raise UsageError("; ".join(problems))
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """``dtype`` as torch names it."""
+        return DTYPES[self.dtype]

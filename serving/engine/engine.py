@@ -1,0 +1,205 @@
+"""The engine: submit rows, step, read events.
+
+A step admits waiting rows whose adapters are in memory, encodes them, and decodes one token of
+every running row. One thread owns an engine; adapters are loaded by another in the background.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import torch
+
+from adapters_store.backbone import Backbone
+from serving.engine.answers import answer, not_finite
+from serving.engine.batch import DecodeBatch
+from serving.engine.checks import check
+from serving.engine.config import EngineConfig
+from serving.engine.events import Event, Failed, Finished, Reason, Token
+from serving.engine.prefill import encode
+from serving.engine.request import Request
+from serving.engine.row import Row
+from serving.engine.sampler import Choice, choose
+from serving.engine.scheduler import Scheduler
+from serving.engine.stats import EngineStats
+from serving.engine.weights import load_weights
+from serving.primitives.prepared import Target
+from serving.residency.cache import AdapterCache
+from serving.residency.loader import ArtefactLoader
+
+
+class Engine:
+    """Serves one backbone with any number of adapters.
+
+    ``loader`` reads artefacts by digest; see :class:`ArtefactLoader`. Raises IncompatibleError
+    when the folder lacks a parameter. Sets torch's thread count for the whole process.
+    """
+
+    def __init__(
+        self, backbone: Backbone, loader: ArtefactLoader, config: EngineConfig | None = None
+    ) -> None:
+        self.config = config or EngineConfig()
+        torch.set_num_threads(self.config.num_threads)
+        self.backbone = backbone
+        self._architecture = backbone.architecture
+        with torch.inference_mode():
+            self._weights = load_weights(backbone, self.config.torch_dtype)
+            has_decoder = self._weights.lm_head is not None
+            self._batch = DecodeBatch(self._weights, self.config) if has_decoder else None
+        target = Target(self._weights.layout, self.config.torch_dtype, self._weights.device)
+        self._cache = AdapterCache(
+            loader, target, backbone.fingerprint, self.config.max_adapter_bytes
+        )
+        self._scheduler = Scheduler(self._cache, self.config)
+        self._running: dict[str, Row] = {}
+        self._events: list[Event] = []
+        self._totals: Counter[str] = Counter()
+        self._batch_rows: Counter[int] = Counter()
+        self._last_num_adapters = 0
+        self._last_step_s = 0.0
+
+    def submit(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises :class:`OverloadedError` when the queue is full, and :class:`UsageError` for an id
+        in use, an empty or too long input, a token outside the vocabulary, or a kind that this
+        backbone cannot serve.
+        """
+        is_known = request.id in self._running or request.id in self._scheduler
+        check(request, self._architecture, self.config, is_known=is_known)
+        sampling = request.sampling
+        generator = None
+        if sampling.temperature > 0:
+            generator = torch.Generator()
+            if sampling.seed is None:
+                generator.seed()
+            else:
+                generator.manual_seed(sampling.seed)
+        self._scheduler.add(Row(request, generator=generator))
+
+    def cancel(self, request_id: str) -> bool:
+        """Drop a request and its memory at once; its Finished event comes with the next step.
+
+        Returns False when no such request is waiting or running.
+        """
+        row = self._running.pop(request_id, None)
+        if row is not None:
+            assert self._batch is not None
+            with torch.inference_mode():
+                self._batch.leave(row)
+        else:
+            row = self._scheduler.remove(request_id)
+        if row is None:
+            return False
+        self._totals["cancelled"] += 1
+        self._events.append(Finished(request_id, "cancelled", row.num_input, row.num_output))
+        return True
+
+    @property
+    def has_work(self) -> bool:
+        """True while a step has rows to run, wait for, or report."""
+        return bool(self._running or len(self._scheduler) or self._events)
+
+    def wait(self, timeout_s: float) -> None:
+        """Block while every row waits for its adapter, at most ``timeout_s`` seconds."""
+        if not self._running and not self._events:
+            self._cache.wait(timeout_s)
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """Run one step and return what happened, in order for each row."""
+        start = time.perf_counter()
+        events, self._events = self._events, []
+        num_free = self.config.max_rows - len(self._running)
+        admitted, failures = self._scheduler.admit(num_free)
+        events += failures
+        self._totals["failed"] += len(failures)
+        if admitted:
+            events += self._prefill(admitted)
+        if self._running:
+            events += self._decode()
+        if admitted or self._running:
+            self._totals["steps"] += 1
+            self._last_step_s = time.perf_counter() - start
+        return events
+
+    def stats(self) -> EngineStats:
+        """Gauges of now and counters since the start."""
+        totals = self._totals
+        return EngineStats(
+            num_running=len(self._running),
+            num_waiting=len(self._scheduler),
+            last_num_adapters=self._last_num_adapters,
+            last_step_s=self._last_step_s,
+            num_steps_total=totals["steps"],
+            num_input_tokens_total=totals["input_tokens"],
+            num_output_tokens_total=totals["output_tokens"],
+            num_finished_total=totals["finished"],
+            num_failed_total=totals["failed"],
+            num_cancelled_total=totals["cancelled"],
+            table_bytes=0 if self._batch is None else self._batch.table_bytes,
+            kv_bytes=0 if self._batch is None else self._batch.kv_bytes,
+            cache=self._cache.stats(),
+            batch_rows=dict(self._batch_rows),
+        )
+
+    def close(self) -> None:
+        """Stop the loader thread. The engine takes no further steps."""
+        self._cache.close()
+
+    def _prefill(self, admitted: list[Row]) -> list[Event]:
+        self._totals["input_tokens"] += sum(row.num_input for row in admitted)
+        encoded = encode(self._weights, admitted, self.config.torch_dtype)
+        answers = answer(encoded)
+        for event in answers:
+            self._totals["failed" if isinstance(event, Failed) else "finished"] += 1
+        generating = encoded.generating()
+        if generating.rows:
+            assert self._batch is not None
+            start_token = self._architecture.decoder_start_token_id
+            assert start_token is not None
+            for row in generating.rows:
+                row.token = start_token
+                self._running[row.request.id] = row
+            self._batch.join(generating)
+        for row in admitted:
+            self._scheduler.release(row)
+        return answers
+
+    def _decode(self) -> list[Event]:
+        assert self._batch is not None
+        rows = list(self._batch.rows)
+        self._batch_rows[len(rows)] += 1
+        self._last_num_adapters = len({r.request.adapter for r in rows} - {None})
+        choices = choose(self._batch.step(), rows)
+        events: list[Event] = []
+        for row, choice in zip(rows, choices, strict=True):
+            events += self._advance(row, choice)
+        return events
+
+    def _advance(self, row: Row, choice: Choice | None) -> list[Event]:
+        request = row.request
+        if choice is None:
+            self._leave(row, is_poisoned=True)
+            self._totals["failed"] += 1
+            return [not_finite(request, "logits")]
+        sampling = request.sampling
+        if choice.token == self._architecture.eos_token_id and not sampling.ignore_eos:
+            return [self._finish(row, "stop")]
+        row.token, row.position, row.num_output = choice.token, row.position + 1, row.num_output + 1
+        self._totals["output_tokens"] += 1
+        events: list[Event] = [Token(request.id, choice.token, choice.logprob, choice.top)]
+        if row.num_output == sampling.max_tokens:
+            events.append(self._finish(row, "length"))
+        return events
+
+    def _finish(self, row: Row, reason: Reason) -> Finished:
+        self._leave(row, is_poisoned=False)
+        self._totals["finished"] += 1
+        return Finished(row.request.id, reason, row.num_input, row.num_output)
+
+    def _leave(self, row: Row, *, is_poisoned: bool) -> None:
+        assert self._batch is not None
+        del self._running[row.request.id]
+        self._batch.leave(row, is_poisoned=is_poisoned)

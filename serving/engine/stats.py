@@ -1,0 +1,31 @@
+"""Counters and gauges of an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from serving.residency.cache import CacheStats
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """``last_*`` describe the latest step; ``num_*_total`` count since the engine started.
+
+    ``batch_rows`` maps a number of decoded rows to how many steps had it. ``table_bytes`` are the
+    row-ordered factors of the running batch, ``kv_bytes`` its key/value slabs.
+    """
+
+    num_running: int
+    num_waiting: int
+    last_num_adapters: int
+    last_step_s: float
+    num_steps_total: int
+    num_input_tokens_total: int
+    num_output_tokens_total: int
+    num_finished_total: int
+    num_failed_total: int
+    num_cancelled_total: int
+    table_bytes: int
+    kv_bytes: int
+    cache: CacheStats
+    batch_rows: dict[int, int] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""A generic transformer over flat tokens, driven by a family's record."""

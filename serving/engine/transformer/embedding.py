@@ -1,0 +1,33 @@
+"""Input embedding of flat tokens: token table, optional positions and type, optional norm."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import embedding
+
+from serving.engine.transformer.norm import Normalisation
+
+
+class InputEmbedding:
+    """Tables are (entries, D); ``type_D`` is the vector of token type 0."""
+
+    def __init__(
+        self,
+        token_VD: Tensor,
+        position_PD: Tensor | None = None,
+        type_D: Tensor | None = None,
+        norm: Normalisation | None = None,
+    ) -> None:
+        self._token = token_VD
+        self._position = position_PD
+        self._type = type_D
+        self._norm = norm
+
+    def __call__(self, ids_T: Tensor, positions_T: Tensor) -> Tensor:
+        """Hidden states (T, D) of token ids and positions, both (T,) int64."""
+        x = embedding(ids_T, self._token)
+        if self._type is not None:
+            x = x + self._type
+        if self._position is not None:
+            x = x + embedding(positions_T, self._position)
+        return x if self._norm is None else self._norm(x)

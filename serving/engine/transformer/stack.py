@@ -1,0 +1,117 @@
+"""A tower of transformer layers that executes its record.
+
+The stack knows norms, residuals and the order of sub-layers. What attention reads (packed rows,
+cached slabs) is the business of the :class:`Context` that the caller passes.
+
+Shapes: ``T`` flat tokens (prefill) or rows (decode), ``D`` hidden width, ``I`` attention width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn.functional import gelu, relu, silu
+
+from adapters_store.families.architecture import Activation
+from adapters_store.families.architecture import Stack as StackRecord
+from serving.engine.transformer.embedding import InputEmbedding
+from serving.engine.transformer.linear_site import LinearSite, Plan
+from serving.engine.transformer.norm import Normalisation
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": _gelu_tanh,
+    "silu": silu,
+}
+
+
+class Context(Protocol):
+    """Where a pass finds its keys and values."""
+
+    def attend_self(self, layer: int, qkv_T3I: Tensor) -> Tensor:
+        """Self-attention context (T, I)."""
+
+    def attend_cross(self, layer: int, q_TI: Tensor) -> Tensor:
+        """Cross-attention context (T, I)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Weights of one layer; cross sites are None in a stack without cross attention."""
+
+    self_norm: Normalisation
+    self_qkv: LinearSite
+    self_o: LinearSite
+    cross_norm: Normalisation | None
+    cross_q: LinearSite | None
+    cross_kv: LinearSite | None
+    cross_o: LinearSite | None
+    ffn_norm: Normalisation
+    ffn_in: LinearSite
+    ffn_out: LinearSite
+
+
+class Stack:
+    """Runs the layers of one tower."""
+
+    def __init__(
+        self,
+        record: StackRecord,
+        embedding: InputEmbedding,
+        layers: Sequence[Layer],
+        final_norm: Normalisation | None,
+    ) -> None:
+        self.record = record
+        self.layers = tuple(layers)
+        self._embedding = embedding
+        self._final_norm = final_norm
+        self._is_pre = record.norm.placement == "pre"
+        self._activation = ACTIVATIONS[record.activation]
+
+    def forward(
+        self, ids_T: Tensor, positions_T: Tensor, plan: Plan | None, context: Context
+    ) -> Tensor:
+        """Last hidden states (T, D) of token ids and positions (T,) int64."""
+        x = self._embedding(ids_T, positions_T)
+        for number, layer in enumerate(self.layers):
+            x = self._self_attention(number, layer, x, plan, context)
+            if layer.cross_q is not None:
+                x = self._cross_attention(number, layer, x, plan, context)
+            x = self._feed_forward(layer, x, plan)
+        return x if self._final_norm is None else self._final_norm(x)
+
+    def _self_attention(
+        self, number: int, layer: Layer, x: Tensor, plan: Plan | None, context: Context
+    ) -> Tensor:
+        qkv = layer.self_qkv(layer.self_norm(x) if self._is_pre else x, plan)
+        y = layer.self_o(context.attend_self(number, qkv), plan, residual=x)
+        return y if self._is_pre else layer.self_norm(y)
+
+    def _cross_attention(
+        self, number: int, layer: Layer, x: Tensor, plan: Plan | None, context: Context
+    ) -> Tensor:
+        assert layer.cross_norm is not None
+        assert layer.cross_q is not None
+        assert layer.cross_o is not None
+        q = layer.cross_q(layer.cross_norm(x) if self._is_pre else x, plan)
+        y = layer.cross_o(context.attend_cross(number, q), plan, residual=x)
+        return y if self._is_pre else layer.cross_norm(y)
+
+    def _feed_forward(self, layer: Layer, x: Tensor, plan: Plan | None) -> Tensor:
+        inner = layer.ffn_in(layer.ffn_norm(x) if self._is_pre else x, plan)
+        if self.record.is_gated:
+            gate, up = inner.chunk(2, dim=-1)
+            inner = self._activation(gate) * up
+        else:
+            inner = self._activation(inner)
+        y = layer.ffn_out(inner, plan, residual=x)
+        return y if self._is_pre else layer.ffn_norm(y)

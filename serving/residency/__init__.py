@@ -1,0 +1,6 @@
+"""Which adapters are in memory: background loading, pins, and a byte budget."""
+
+from serving.residency.cache import AdapterCache, CacheStats
+from serving.residency.loader import ArtefactLoader
+
+__all__ = ["AdapterCache", "ArtefactLoader", "CacheStats"]
