@@ -1,0 +1,1 @@
+"""The registry: artefacts, their validation, their names and where their bytes live."""

@@ -1,0 +1,12 @@
+"""Blob stores: immutable bytes by digest. One file each, found through a lazy table."""
+
+from __future__ import annotations
+
+from adapters_store.blobs.protocol import Blobs
+
+BLOBS: dict[str, str] = {
+    "local": "adapters_store.blobs.local:LocalBlobs",
+    "memory": "adapters_store.blobs.memory:MemoryBlobs",
+}
+
+__all__ = ["BLOBS", "Blobs"]

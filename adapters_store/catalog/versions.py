@@ -1,0 +1,217 @@
+"""Reading versions: a reference is resolved by one query that walks indexes only."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    ScalarSelect,
+    Select,
+    bindparam,
+    func,
+    select,
+    tuple_,
+)
+
+from adapters_store.catalog.schema import ALIASES, ARTEFACTS, NAMES, VERSIONS
+from adapters_store.errors import DeletedError, NotFoundError
+from adapters_store.manifest import Kind
+from adapters_store.names import DEFAULT_ALIAS, LATEST_ALIAS, Reference
+from adapters_store.records import Version
+
+_OTHERS = VERSIONS.alias("others")
+
+
+def _aliases() -> ScalarSelect[Any]:
+    return (
+        select(func.aggregate_strings(ALIASES.c.alias, "\n"))
+        .where(ALIASES.c.name_id == VERSIONS.c.name_id, ALIASES.c.number == VERSIONS.c.number)
+        .correlate(VERSIONS)
+        .scalar_subquery()
+    )
+
+
+def _newest(*, is_live: bool = True) -> ScalarSelect[Any]:
+    query = select(_OTHERS.c.number).where(_OTHERS.c.name_id == NAMES.c.id)
+    if is_live:
+        query = query.where(_OTHERS.c.deleted_at.is_(None))
+    return query.order_by(_OTHERS.c.number.desc()).limit(1).correlate(NAMES).scalar_subquery()
+
+
+def _pointed_at() -> ScalarSelect[Any]:
+    return (
+        select(ALIASES.c.number)
+        .where(ALIASES.c.name_id == NAMES.c.id, ALIASES.c.alias == bindparam("alias"))
+        .correlate(NAMES)
+        .scalar_subquery()
+    )
+
+
+VERSION_ROWS = (
+    select(
+        NAMES.c.tenant,
+        NAMES.c.name,
+        VERSIONS,
+        ARTEFACTS.c.kind,
+        ARTEFACTS.c.backbone,
+        ARTEFACTS.c.bank,
+        ARTEFACTS.c.data_bytes,
+        _aliases().label("aliases"),
+    )
+    .join_from(NAMES, VERSIONS, VERSIONS.c.name_id == NAMES.c.id)
+    .join(ARTEFACTS, ARTEFACTS.c.digest == VERSIONS.c.digest)
+)
+_OF_NAME = VERSION_ROWS.where(
+    NAMES.c.tenant == bindparam("tenant"), NAMES.c.name == bindparam("name")
+)
+_BY_ALIAS = _OF_NAME.where(VERSIONS.c.number == _pointed_at())
+_BY_DEFAULT = _OF_NAME.where(
+    VERSIONS.c.number == func.coalesce(_pointed_at(), _newest(), _newest(is_live=False))
+)
+_BY_LATEST = _OF_NAME.where(VERSIONS.c.number == func.coalesce(_newest(), _newest(is_live=False)))
+_BY_NUMBER = _OF_NAME.where(VERSIONS.c.number == bindparam("number"))
+_BY_DIGEST = (
+    _OF_NAME.where(VERSIONS.c.digest == bindparam("digest"))
+    .order_by(VERSIONS.c.deleted_at.isnot(None), VERSIONS.c.number.desc())
+    .limit(1)
+)
+
+
+def find(connection: Connection, reference: Reference) -> Version:
+    """The version that a reference means, deleted or not; raises NotFoundError."""
+    values = {
+        "tenant": reference.tenant,
+        "name": reference.name,
+        "alias": reference.alias or DEFAULT_ALIAS,
+        "number": reference.version,
+        "digest": reference.digest,
+    }
+    query = _query_for(reference)
+    row = connection.execute(query, values).first()
+    if row is None:
+        raise _not_found(connection, reference)
+    version = as_version(row)
+    if reference.digest is not None and version.digest != reference.digest:
+        raise NotFoundError(
+            f"{reference.full_name}:{version.number} has digest {version.digest}; "
+            f"asked for {reference.digest}"
+        )
+    return version
+
+
+def resolve(connection: Connection, reference: Reference) -> Version:
+    """The live version that a reference means; raises NotFoundError or DeletedError."""
+    version = find(connection, reference)
+    if version.is_deleted:
+        alias = reference.alias or (DEFAULT_ALIAS if DEFAULT_ALIAS in version.aliases else None)
+        pointer = f" (alias {alias!r} still points there)" if alias in version.aliases else ""
+        raise DeletedError(
+            f"{reference.full_name}:{version.number} was deleted at {version.deleted_at} "
+            f"by {version.deleted_by}{pointer}",
+            hint="Restore it, move the alias, publish a new version, or name another version.",
+        )
+    return version
+
+
+def list_names(
+    connection: Connection,
+    *,
+    tenant: str | None,
+    kind: Kind | None,
+    limit: int,
+    after: Reference | None,
+) -> list[Version]:
+    """The newest live version of each name, by tenant and name, after a name (exclusive)."""
+    query = VERSION_ROWS.where(VERSIONS.c.number == _newest())
+    if tenant is not None:
+        query = query.where(NAMES.c.tenant == tenant)
+    if kind is not None:
+        query = query.where(ARTEFACTS.c.kind == kind)
+    if after is not None:
+        query = query.where(tuple_(NAMES.c.tenant, NAMES.c.name) > (after.tenant, after.name))
+    query = query.order_by(NAMES.c.tenant, NAMES.c.name).limit(limit)
+    return [as_version(row) for row in connection.execute(query)]
+
+
+def list_versions(connection: Connection, reference: Reference) -> list[Version]:
+    """Every version of a name, deleted ones too, newest first; raises NotFoundError."""
+    values = {"tenant": reference.tenant, "name": reference.name}
+    query = _OF_NAME.order_by(VERSIONS.c.number.desc())
+    found = [as_version(row) for row in connection.execute(query, values)]
+    if not found:
+        raise _not_found(connection, reference)
+    return found
+
+
+def list_everything(connection: Connection) -> list[Version]:
+    """Every version of every name, deleted ones too, by tenant, name and number."""
+    query = VERSION_ROWS.order_by(NAMES.c.tenant, NAMES.c.name, VERSIONS.c.number)
+    return [as_version(row) for row in connection.execute(query)]
+
+
+def name_id(connection: Connection, reference: Reference) -> int:
+    """The key of a name's row; raises NotFoundError."""
+    query = select(NAMES.c.id).where(
+        NAMES.c.tenant == reference.tenant, NAMES.c.name == reference.name
+    )
+    found: int | None = connection.execute(query).scalar()
+    if found is None:
+        raise _not_found(connection, reference)
+    return found
+
+
+def as_version(row: Row[Any]) -> Version:
+    """A record from a row of ``VERSION_ROWS``."""
+    fields = row._mapping
+    aliases: str | None = fields["aliases"]
+    return Version(
+        tenant=fields["tenant"],
+        name=fields["name"],
+        number=fields["number"],
+        digest=fields["digest"],
+        kind=fields["kind"],
+        backbone=fields["backbone"],
+        bank=fields["bank"],
+        data_bytes=fields["data_bytes"],
+        created_at=fields["created_at"],
+        actor=fields["actor"],
+        aliases=tuple(sorted(aliases.split("\n"))) if aliases else (),
+        deleted_at=fields["deleted_at"],
+        deleted_by=fields["deleted_by"],
+        delete_reason=fields["delete_reason"],
+    )
+
+
+def _query_for(reference: Reference) -> Select[Any]:
+    if reference.version is not None:
+        return _BY_NUMBER
+    if reference.digest is not None:
+        return _BY_DIGEST
+    if reference.alias is None:
+        return _BY_DEFAULT
+    return _BY_LATEST if reference.alias == LATEST_ALIAS else _BY_ALIAS
+
+
+def _not_found(connection: Connection, reference: Reference) -> NotFoundError:
+    query = select(NAMES.c.id, NAMES.c.num_versions).where(
+        NAMES.c.tenant == reference.tenant, NAMES.c.name == reference.name
+    )
+    name = connection.execute(query).first()
+    if name is not None:
+        aliases = connection.execute(
+            select(ALIASES.c.alias).where(ALIASES.c.name_id == name.id).order_by(ALIASES.c.alias)
+        ).scalars()
+        known = ", ".join(aliases) or "none"
+        return NotFoundError(
+            f"{reference} does not exist; {reference.full_name} has versions 1 to "
+            f"{name.num_versions} and aliases: {known}"
+        )
+    siblings = select(NAMES.c.name).where(NAMES.c.tenant == reference.tenant).limit(1000)
+    near = difflib.get_close_matches(
+        reference.name, connection.execute(siblings).scalars().all(), n=1
+    )
+    guess = f" Did you mean {reference.tenant}/{near[0]}?" if near else ""
+    return NotFoundError(f"{reference.full_name} does not exist.{guess}")

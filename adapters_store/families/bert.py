@@ -1,0 +1,84 @@
+"""BERT and its relatives with the same layout, such as MiniLM: a post-norm encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters_store.errors import IncompatibleError
+from adapters_store.families.architecture import (
+    Activation,
+    Architecture,
+    Embedding,
+    Norm,
+    Stack,
+)
+from adapters_store.families.site import Site
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+}
+
+
+def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
+    """Every linear site in execution order; paths are relative to the encoder (``BertModel``)."""
+    width, ffn = int(config["hidden_size"]), int(config["intermediate_size"])
+    found: list[Site] = []
+    for i in range(int(config["num_hidden_layers"])):
+        layer, attention = f"encoder.layer.{i}", f"encoder.layer.{i}.attention"
+        for part, module in (("q", "query"), ("k", "key"), ("v", "value")):
+            path = f"{attention}.self.{module}"
+            found.append(Site(f"encoder.{i}.self.{part}", path, width, width))
+        found.append(Site(f"encoder.{i}.self.o", f"{attention}.output.dense", width, width))
+        found.append(Site(f"encoder.{i}.ffn.in", f"{layer}.intermediate.dense", width, ffn))
+        found.append(Site(f"encoder.{i}.ffn.out", f"{layer}.output.dense", ffn, width))
+    return tuple(found)
+
+
+def architecture(config: Mapping[str, Any]) -> Architecture:
+    """The runner's record of a BERT-style encoder; raises where positions are not absolute."""
+    position = config.get("position_embedding_type", "absolute")
+    if position not in ("absolute", None):
+        raise IncompatibleError(f"position_embedding_type is {position!r}; expected 'absolute'")
+    activation = str(config.get("hidden_act", "gelu"))
+    if activation not in _ACTIVATIONS:
+        raise IncompatibleError(f"hidden_act {activation!r}; known: {sorted(_ACTIVATIONS)}")
+    width, num_heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    head_dim = width // num_heads
+    encoder = Stack(
+        name="encoder",
+        num_layers=int(config["num_hidden_layers"]),
+        hidden_size=width,
+        num_heads=num_heads,
+        head_dim=head_dim,
+        attention_scale=head_dim**-0.5,
+        is_causal=False,
+        has_cross=False,
+        is_gated=False,
+        activation=_ACTIVATIONS[activation],
+        norm=Norm("layer", float(config.get("layer_norm_eps", 1e-12)), "post"),
+        embedding=Embedding(
+            token_path="embeddings.word_embeddings",
+            position_path="embeddings.position_embeddings",
+            type_path="embeddings.token_type_embeddings",
+            norm_path="embeddings.LayerNorm",
+        ),
+        relative_bias=None,
+        self_norm_path="encoder.layer.{i}.attention.output.LayerNorm",
+        cross_norm_path=None,
+        ffn_norm_path="encoder.layer.{i}.output.LayerNorm",
+        final_norm_path=None,
+    )
+    return Architecture(
+        stacks=(encoder,),
+        vocab_size=int(config["vocab_size"]),
+        lm_head_path=None,
+        lm_head_scale=1.0,
+        max_positions=int(config["max_position_embeddings"]),
+        pad_token_id=int(config.get("pad_token_id", 0)),
+        eos_token_id=None,
+        decoder_start_token_id=None,
+    )

@@ -1,0 +1,119 @@
+"""T5, mT5 and ByT5: pre-norm RMS encoder-decoder with bucketed relative positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters_store.errors import IncompatibleError
+from adapters_store.families.architecture import (
+    Activation,
+    Architecture,
+    Embedding,
+    Norm,
+    RelativeBias,
+    Stack,
+)
+from adapters_store.families.site import Site
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "silu": "silu",
+}
+
+
+def _layers(config: Mapping[str, Any], stack: str) -> int:
+    num_layers = int(config["num_layers"])
+    if stack == "encoder":
+        return num_layers
+    num_decoder_layers = config.get("num_decoder_layers")
+    return num_layers if num_decoder_layers is None else int(num_decoder_layers)
+
+
+def _feed_forward(config: Mapping[str, Any]) -> tuple[bool, Activation]:
+    projection = str(config.get("feed_forward_proj", "relu"))
+    is_gated = projection.startswith("gated-")
+    name = projection.removeprefix("gated-")
+    if projection == "gated-gelu":
+        name = "gelu_new"
+    if name not in _ACTIVATIONS:
+        raise IncompatibleError(
+            f"feed_forward_proj {projection!r} has an activation that is not supported; "
+            f"known: {sorted(_ACTIVATIONS)}"
+        )
+    return is_gated, _ACTIVATIONS[name]
+
+
+def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
+    """Every linear site in execution order: encoder layers first, q k v o, cross, gate in out."""
+    width, ffn = int(config["d_model"]), int(config["d_ff"])
+    inner = int(config["num_heads"]) * int(config["d_kv"])
+    is_gated, _ = _feed_forward(config)
+    found: list[Site] = []
+    for stack in ("encoder", "decoder"):
+        for i in range(_layers(config, stack)):
+            block = f"{stack}.block.{i}.layer"
+            attentions = [("self", f"{block}.0.SelfAttention")]
+            if stack == "decoder":
+                attentions.append(("cross", f"{block}.1.EncDecAttention"))
+            for kind, path in attentions:
+                for part in ("q", "k", "v"):
+                    found.append(Site(f"{stack}.{i}.{kind}.{part}", f"{path}.{part}", width, inner))
+                found.append(Site(f"{stack}.{i}.{kind}.o", f"{path}.o", inner, width))
+            dense = f"{block}.{len(attentions)}.DenseReluDense"
+            if is_gated:
+                found.append(Site(f"{stack}.{i}.ffn.gate", f"{dense}.wi_0", width, ffn))
+                found.append(Site(f"{stack}.{i}.ffn.in", f"{dense}.wi_1", width, ffn))
+            else:
+                found.append(Site(f"{stack}.{i}.ffn.in", f"{dense}.wi", width, ffn))
+            found.append(Site(f"{stack}.{i}.ffn.out", f"{dense}.wo", ffn, width))
+    return tuple(found)
+
+
+def architecture(config: Mapping[str, Any]) -> Architecture:
+    """The runner's record of a T5-style model."""
+    is_gated, activation = _feed_forward(config)
+    stacks = []
+    for name in ("encoder", "decoder"):
+        is_decoder = name == "decoder"
+        block = f"{name}.block.{{i}}.layer"
+        stacks.append(
+            Stack(
+                name="decoder" if is_decoder else "encoder",
+                num_layers=_layers(config, name),
+                hidden_size=int(config["d_model"]),
+                num_heads=int(config["num_heads"]),
+                head_dim=int(config["d_kv"]),
+                attention_scale=1.0,
+                is_causal=is_decoder,
+                has_cross=is_decoder,
+                is_gated=is_gated,
+                activation=activation,
+                norm=Norm("rms", float(config.get("layer_norm_epsilon", 1e-6)), "pre"),
+                embedding=Embedding(token_path="shared"),
+                relative_bias=RelativeBias(
+                    path=f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias",
+                    num_buckets=int(config.get("relative_attention_num_buckets", 32)),
+                    max_distance=int(config.get("relative_attention_max_distance", 128)),
+                    is_bidirectional=not is_decoder,
+                ),
+                self_norm_path=f"{block}.0.layer_norm",
+                cross_norm_path=f"{block}.1.layer_norm" if is_decoder else None,
+                ffn_norm_path=f"{block}.{2 if is_decoder else 1}.layer_norm",
+                final_norm_path=f"{name}.final_layer_norm",
+            )
+        )
+    is_tied = bool(config.get("tie_word_embeddings", True))
+    is_scaled = bool(config.get("scale_decoder_outputs", is_tied))
+    return Architecture(
+        stacks=tuple(stacks),
+        vocab_size=int(config["vocab_size"]),
+        lm_head_path="lm_head",
+        lm_head_scale=float(config["d_model"]) ** -0.5 if is_scaled else 1.0,
+        max_positions=None,
+        pad_token_id=int(config.get("pad_token_id", 0)),
+        eos_token_id=int(config.get("eos_token_id", 1)),
+        decoder_start_token_id=int(config.get("decoder_start_token_id") or 0),
+    )

@@ -1,0 +1,174 @@
+"""The reading half of a store: references to versions, digests to manifests and tensors."""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import threading
+from collections import OrderedDict
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from adapters_store.artefact import Artefact, load_tensors
+from adapters_store.backbone import BackboneRecord
+from adapters_store.blobs import Blobs
+from adapters_store.catalog import aliases as alias_rows
+from adapters_store.catalog import backbones as backbone_rows
+from adapters_store.catalog import versions as version_rows
+from adapters_store.catalog.database import Database
+from adapters_store.catalog.schema import GENERATION
+from adapters_store.errors import CorruptStoreError, NotFoundError, UsageError
+from adapters_store.limits import DEFAULT_LIMITS, Limits
+from adapters_store.manifest import Kind, Manifest, parse_manifest
+from adapters_store.names import Reference, parse_name, parse_reference
+from adapters_store.records import AliasEvent, Finding, Version
+from adapters_store.verify import verify_version
+
+if TYPE_CHECKING:
+    import torch
+
+_MAX_CACHED_MANIFESTS = 4096
+
+
+class StoreReader:
+    """Everything that changes nothing. Safe for many threads and processes.
+
+    Methods that take a reference accept its text or a parsed
+    :class:`~adapters_store.names.Reference`; every error is typed.
+    """
+
+    def __init__(
+        self, database: Database, blobs: Blobs, *, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._limits = limits
+        self._manifests: OrderedDict[str, Manifest] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the catalog's connections."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def generation(self) -> int:
+        """A counter that grows with every change of names, versions or aliases."""
+        with self._database.read() as connection:
+            return int(connection.execute(GENERATION).scalar_one())
+
+    def backbones(self) -> builtins.list[BackboneRecord]:
+        """Every registered backbone, by name."""
+        with self._database.read() as connection:
+            return backbone_rows.list_all(connection)
+
+    def resolve(self, reference: str | Reference) -> Version:
+        """The live version that a reference means; raises NotFoundError or DeletedError."""
+        with self._database.read() as connection:
+            return self._bind(version_rows.resolve(connection, parsed(reference)))
+
+    def list(
+        self,
+        tenant: str | None = None,
+        kind: Kind | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> builtins.list[Version]:
+        """The newest live version of each name, by tenant and name; ``after`` continues a page.
+
+        ``after`` is the ``tenant/name`` that the page before ended with.
+        """
+        if limit < 1:
+            raise UsageError(f"limit is {limit}; expected at least 1", param="limit")
+        start = None if after is None else parse_name(after)
+        with self._database.read() as connection:
+            found = version_rows.list_names(
+                connection, tenant=tenant, kind=kind, limit=limit, after=start
+            )
+        return [self._bind(version) for version in found]
+
+    def versions(self, name: str) -> builtins.list[Version]:
+        """Every version of a name, deleted ones too, newest first; raises NotFoundError."""
+        with self._database.read() as connection:
+            found = version_rows.list_versions(connection, parse_name(name))
+        return [self._bind(version) for version in found]
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Every alias of a name with its version number; raises NotFoundError."""
+        with self._database.read() as connection:
+            return alias_rows.read_all(connection, parse_name(name))
+
+    def alias_history(self, name: str) -> builtins.list[AliasEvent]:
+        """Every move of a name's aliases, oldest first; raises NotFoundError."""
+        with self._database.read() as connection:
+            return alias_rows.history(connection, parse_name(name))
+
+    def manifest(self, digest: str) -> Manifest:
+        """The manifest of an artefact digest; raises NotFoundError or CorruptStoreError."""
+        with self._lock:
+            cached = self._manifests.get(digest)
+            if cached is not None:
+                self._manifests.move_to_end(digest)
+                return cached
+        manifest = parse_manifest(self._blobs.get(digest), limits=self._limits)
+        with self._lock:
+            self._manifests[digest] = manifest
+            while len(self._manifests) > _MAX_CACHED_MANIFESTS:
+                self._manifests.popitem(last=False)
+        return manifest
+
+    def data(self, digest: str) -> bytes:
+        """The verified safetensors blob of an artefact digest; raises as ``manifest``."""
+        manifest = self.manifest(digest)
+        try:
+            return self._blobs.get(manifest.data.digest)
+        except NotFoundError as error:
+            raise CorruptStoreError(f"the data of artefact {digest} is missing") from error
+
+    def artefact(self, digest: str) -> Artefact:
+        """Manifest and data of an artefact digest; raises as ``manifest``."""
+        return Artefact(self.manifest(digest), self.data(digest))
+
+    def tensors(self, digest: str) -> dict[str, torch.Tensor]:
+        """The tensors of an artefact digest on the CPU, in their stored dtypes."""
+        return load_tensors(self.data(digest))
+
+    def verify(self, reference: str | Reference | None = None) -> builtins.list[Finding]:
+        """Read and hash every stored byte of one reference, or of all versions; empty is sound.
+
+        A bare name stands for all its versions, deleted ones too. Each artefact is read once.
+        Raises NotFoundError for an unknown reference.
+        """
+        findings: builtins.list[Finding] = []
+        seen: set[str] = set()
+        for version in self._to_verify(reference):
+            if version.digest not in seen:
+                seen.add(version.digest)
+                findings.extend(verify_version(version, self._blobs))
+        return findings
+
+    def _to_verify(self, reference: str | Reference | None) -> builtins.list[Version]:
+        with self._database.read() as connection:
+            if reference is None:
+                return version_rows.list_everything(connection)
+            target = parsed(reference)
+            if target.is_bare:
+                return version_rows.list_versions(connection, target)
+            return [version_rows.find(connection, target)]
+
+    def _bind(self, version: Version) -> Version:
+        return dataclasses.replace(version, read_manifest=self.manifest)
+
+
+def parsed(reference: str | Reference) -> Reference:
+    """A reference from itself or from its text; raises InvalidNameError."""
+    return reference if isinstance(reference, Reference) else parse_reference(reference)

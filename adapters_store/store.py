@@ -1,0 +1,231 @@
+"""The store: one folder with a catalog and blobs, shared by any number of processes.
+
+Publication order is data blob, manifest blob, one catalog transaction: nothing is visible before
+everything is durable, and a refused artefact leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import Connection
+
+from adapters_store.artefact import Artefact
+from adapters_store.backbone import Backbone, BackboneRecord
+from adapters_store.blobs.local import LocalBlobs
+from adapters_store.catalog import aliases as alias_rows
+from adapters_store.catalog import backbones as backbone_rows
+from adapters_store.catalog import deletion, publishing
+from adapters_store.catalog import versions as version_rows
+from adapters_store.catalog.database import Database
+from adapters_store.catalog.schema import bump_generation
+from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
+from adapters_store.limits import DEFAULT_LIMITS, Limits
+from adapters_store.manifest import Manifest
+from adapters_store.names import DEFAULT_ALIAS, Reference, check_alias, check_name, parse_name
+from adapters_store.reader import StoreReader, parsed
+from adapters_store.records import Version
+from adapters_store.validation import validate
+
+CATALOG_FILE = "catalog.sqlite"
+
+
+class Store(StoreReader):
+    """Artefacts by digest, versions by name. Safe for many threads and processes."""
+
+    @classmethod
+    def open(
+        cls, location: str | Path, *, create: bool = True, limits: Limits = DEFAULT_LIMITS
+    ) -> Self:
+        """Open the store in a folder (a path or ``file://`` URL).
+
+        With ``create`` False a folder without a catalog raises NotFoundError. Raises UsageError
+        for other URL schemes.
+        """
+        folder = store_folder(location)
+        if not create and not (folder / CATALOG_FILE).is_file():
+            raise NotFoundError(
+                f"no store at {folder}",
+                hint="Give --store or PATCHBAY_STORE; pushing an artefact creates a store.",
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make a store at {folder}: {error.strerror}") from error
+        blobs = LocalBlobs(folder / "blobs", max_bytes=limits.max_data_bytes)
+        return cls(Database(folder / CATALOG_FILE), blobs, limits=limits)
+
+    def add_backbone(self, backbone: Backbone, name: str | None = None) -> BackboneRecord:
+        """Register a backbone under its name or ``name``; doing so again answers the record.
+
+        Raises ConflictError where the name or the fingerprint is taken by another.
+        """
+        record = backbone.record
+        if name is not None:
+            record = dataclasses.replace(record, name=check_name(name, "backbone name"))
+        with self._database.write() as connection:
+            return backbone_rows.add(connection, record)
+
+    def publish(
+        self,
+        name: str,
+        artefact: Artefact,
+        *,
+        aliases: Sequence[str] = (DEFAULT_ALIAS,),
+        actor: str = "local",
+    ) -> Version:
+        """Validate and store an artefact as the next version of ``tenant/name``; move aliases.
+
+        The same digest under the same name answers its live version. Raises InvalidNameError,
+        InvalidArtefactError, IncompatibleError; then nothing was stored.
+        """
+        return self.publish_many([(name, artefact)], aliases=aliases, actor=actor)[0]
+
+    def publish_many(
+        self,
+        items: Iterable[tuple[str, Artefact]],
+        *,
+        aliases: Sequence[str] = (DEFAULT_ALIAS,),
+        actor: str = "local",
+    ) -> builtins.list[Version]:
+        """Publish several artefacts in order, in one transaction: all of them or none.
+
+        A routing may name a bank that stands earlier in the same list.
+        """
+        for alias in aliases:
+            check_alias(alias)
+        batch = [(parse_name(name), artefact) for name, artefact in items]
+        self._validate_all([artefact for _, artefact in batch])
+        for _, artefact in batch:
+            self._blobs.put(artefact.data)
+            self._blobs.put(artefact.manifest.canonical)
+        with self._change() as connection:
+            published = [
+                publishing.publish(
+                    connection, reference, artefact.manifest, aliases=aliases, actor=actor
+                )
+                for reference, artefact in batch
+            ]
+        return [self._bind(version) for version in published]
+
+    def set_alias(
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        actor: str = "local",
+        reason: str = "",
+    ) -> Version:
+        """Point an alias at a live version; returns that version.
+
+        ``expected_version`` is the one it must point at now, 0 for none; None does not compare.
+        Raises InvalidNameError, NotFoundError, DeletedError, ConflictError.
+        """
+        check_alias(alias)
+        target = dataclasses.replace(parse_name(name), version=version)
+        with self._change() as connection:
+            found = version_rows.resolve(connection, target)
+            name_id = version_rows.name_id(connection, target)
+            alias_rows.move(
+                connection,
+                name_id,
+                alias,
+                found.number,
+                actor=actor,
+                reason=reason,
+                expected=expected_version,
+            )
+            return self._bind(version_rows.resolve(connection, target))
+
+    def remove_alias(
+        self,
+        name: str,
+        alias: str,
+        *,
+        expected_version: int | None = None,
+        actor: str = "local",
+        reason: str = "",
+    ) -> None:
+        """Remove an alias; raises NotFoundError or ConflictError."""
+        with self._change() as connection:
+            alias_rows.remove(
+                connection,
+                parse_name(name),
+                check_alias(alias),
+                actor=actor,
+                reason=reason,
+                expected=expected_version,
+            )
+
+    def delete(
+        self, reference: str | Reference, *, actor: str = "local", reason: str = ""
+    ) -> builtins.list[Version]:
+        """Delete one version, or all of a bare ``tenant/name``; returns what was deleted.
+
+        Bytes, aliases and history stay, so that ``restore`` is exact; a reference to a deleted
+        version raises DeletedError. Raises NotFoundError, DeletedError where nothing is left to
+        delete, ConflictError where live routings depend on the bank.
+        """
+        with self._change() as connection:
+            return deletion.delete(connection, parsed(reference), actor=actor, reason=reason)
+
+    def restore(self, reference: str | Reference) -> builtins.list[Version]:
+        """Undo the deletion of one version, or of all deleted versions of a bare name.
+
+        Raises NotFoundError, and ConflictError where nothing is deleted or a bank is missing.
+        """
+        with self._change() as connection:
+            return deletion.restore(connection, parsed(reference))
+
+    @contextmanager
+    def _change(self) -> Iterator[Connection]:
+        with self._database.write() as connection:
+            yield connection
+            bump_generation(connection)
+
+    def _validate_all(self, artefacts: Sequence[Artefact]) -> None:
+        records = {record.fingerprint: record for record in self.backbones()}
+        banks: dict[str, Manifest] = {}
+        for artefact in artefacts:
+            manifest = artefact.manifest
+            record = records.get(manifest.backbone)
+            if record is None:
+                raise _unknown_backbone(manifest, records)
+            bank_digest = manifest.bank
+            if bank_digest is not None and bank_digest not in banks:
+                with self._database.read() as connection:
+                    publishing.check_bank_is_live(connection, bank_digest)
+                banks[bank_digest] = self.manifest(bank_digest)
+            validate(artefact, record, banks.get(bank_digest or ""), self._limits)
+            if manifest.kind == "bank":
+                banks[manifest.digest] = manifest
+
+
+def store_folder(location: str | Path) -> Path:
+    """The folder of a store's location; raises UsageError for a scheme other than ``file``."""
+    text = str(location)
+    if "://" not in text:
+        return Path(text).expanduser()
+    parts = urlsplit(text)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise UsageError(f"store location {text!r}; expected a folder or file:///absolute/path")
+    return Path(unquote(parts.path))
+
+
+def _unknown_backbone(
+    manifest: Manifest, records: Mapping[str, BackboneRecord]
+) -> IncompatibleError:
+    known = ", ".join(f"{record.name} ({record.fingerprint})" for record in records.values())
+    return IncompatibleError(
+        f"the artefact is for another backbone: {manifest.backbone} is not registered here; "
+        f"registered: {known or 'none'}",
+        hint="Register its backbone first, as `patchbay adapters push --backbone FOLDER` does.",
+    )
