@@ -1,0 +1,1 @@
+"""The HTTP application: one router per resource over one service."""

@@ -1,0 +1,39 @@
+"""The FastAPI application over a service; runs under Ray Serve and under any ASGI server."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from serving.api import envelope
+from serving.api.edge import Edge
+from serving.api.routes import adapters, completions, models, register, system, tasks
+from serving.api.service import Service, product_version
+
+ROUTERS = (
+    models.router,
+    completions.router,
+    tasks.router,
+    register.router,
+    adapters.router,
+    system.router,
+)
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application of a service; starting and closing the service stays with the caller."""
+    app = FastAPI(
+        title="Patchbay",
+        summary="Thousands of fine-tuned tasks from one frozen backbone.",
+        version=product_version(),
+    )
+    app.state.service = service
+    envelope.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(
+        Edge,
+        limits=service.config.limits,
+        metrics=service.metrics,
+        is_open=service.keys.is_open,
+    )
+    return app

@@ -1,0 +1,81 @@
+"""From what a caller wrote to what the engine runs: prompts to ids, parameters to sampling."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from adapters_store.errors import UsageError
+from serving.api.resolver import Target
+from serving.api.schemas import SamplingBody
+from serving.config import LimitsSection
+from serving.engine.request import Sampling
+
+Result = TypeVar("Result")
+
+
+async def encode_prompt(target: Target, prompt: str | list[int]) -> tuple[int, ...]:
+    """Token ids of one prompt; a text goes through the task's template first.
+
+    Raises :class:`UsageError` for an empty prompt, ids outside the vocabulary, and inputs longer
+    than the task's ``max_input_tokens``.
+    """
+    served, signature = target.served, target.signature
+    if isinstance(prompt, str):
+        text = prompt if signature is None else signature.render(prompt)
+        ids = await served.encode(text)
+    else:
+        ids = served.tokenizer.check(prompt)
+    if not ids:
+        raise UsageError("the prompt is empty", param="prompt")
+    if signature is not None and len(ids) > signature.max_input_tokens:
+        raise UsageError(
+            f"the input has {len(ids)} tokens; {target.asked} takes {signature.max_input_tokens}",
+            hint="Shorten the input.",
+            param="prompt",
+        )
+    return ids
+
+
+def make_sampling(
+    target: Target,
+    body: SamplingBody,
+    limits: LimitsSection,
+    *,
+    index: int = 0,
+    logprobs: int | None = None,
+) -> Sampling:
+    """Sampling of the ``index``-th output of a prompt; a seed gives each output its own."""
+    signature = target.signature
+    default = limits.default_output_tokens if signature is None else signature.max_output_tokens
+    return Sampling(
+        max_tokens=default if body.max_tokens is None else body.max_tokens,
+        temperature=body.temperature or 0.0,
+        top_k=body.top_k or 0,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        seed=None if body.seed is None else (body.seed + index) % 2**63,
+        ignore_eos=body.ignore_eos,
+        logprobs=logprobs,
+    )
+
+
+def check_count(num_rows: int, limits: LimitsSection, param: str) -> None:
+    """Raise :class:`UsageError` when one request asks for more outputs than allowed."""
+    if num_rows > limits.max_prompts:
+        raise UsageError(
+            f"the request asks for {num_rows} outputs; at most {limits.max_prompts} at once",
+            hint="Send several requests; they share batches all the same.",
+            param=param,
+        )
+
+
+async def run_all(calls: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Results in order; the first error cancels the others and is raised."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,137 @@
+"""Bodies of requests. Unknown fields are refused; fields that are accepted and ignored say so."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
+
+from adapters_store.manifest import TaskSignature
+
+TokenIds = Annotated[list[StrictInt], Field(min_length=1)]
+Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class StreamOptions(_Body):
+    """``include_usage`` adds one last chunk with the usage of the whole request."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = Field(default=False, description="Accepted and ignored.")
+
+
+class SamplingBody(_Body):
+    """How each output is chosen. ``temperature`` 0, the default, is greedy."""
+
+    max_tokens: int | None = Field(default=None, ge=1, description="Default: the task's own limit.")
+    temperature: float | None = Field(default=None, ge=0, le=10)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, description="0 keeps all tokens.")
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: str | Stops | None = None
+    ignore_eos: bool = False
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings as a sequence."""
+        if isinstance(self.stop, str):
+            return (self.stop,) if self.stop else ()
+        return tuple(self.stop or ())
+
+
+class CompletionBody(SamplingBody):
+    """OpenAI's completion request; ``model`` holds a reference or a served backbone's name.
+
+    Text prompts of a task are put into its prompt template; token ids are taken as they are.
+    """
+
+    model: str = Field(min_length=1, max_length=400)
+    prompt: (
+        str
+        | TokenIds
+        | Annotated[list[str], Field(min_length=1)]
+        | Annotated[list[TokenIds], Field(min_length=1)]
+    )
+    n: int = Field(default=1, ge=1, le=64)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: bool = False
+    user: str | None = Field(default=None, description="Accepted and ignored.")
+    metadata: dict[str, Any] | None = Field(default=None, description="Accepted and ignored.")
+    best_of: int | None = Field(default=None, description="Only 1 is supported.")
+    suffix: str | None = Field(default=None, description="Not supported; leave it out.")
+    presence_penalty: float | None = Field(default=None, description="Only 0 is supported.")
+    frequency_penalty: float | None = Field(default=None, description="Only 0 is supported.")
+    logit_bias: dict[str, float] | None = Field(
+        default=None, description="Only empty is supported."
+    )
+
+    @field_validator("best_of", "suffix", "presence_penalty", "frequency_penalty", "logit_bias")
+    @classmethod
+    def _is_neutral(cls, value: Any) -> Any:
+        if value in (None, 0, "", {}) or (value == 1 and isinstance(value, int)):
+            return value
+        raise ValueError("this server does not support the field; leave it out")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.best_of not in (None, 1):
+            raise ValueError("best_of must be 1")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream: true")
+        if self.echo and self.logprobs is not None:
+            raise ValueError("echo and logprobs cannot be combined")
+        return self
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Every prompt: texts, or lists of token ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        texts_or_ids: list[Any] = list(self.prompt)
+        return [texts_or_ids] if isinstance(texts_or_ids[0], int) else texts_or_ids
+
+
+class PredictBody(_Body):
+    """Inputs of a task, each answered on its own, with sampling parameters for text tasks."""
+
+    inputs: Annotated[list[str], Field(min_length=1)]
+    parameters: SamplingBody = SamplingBody()
+
+
+class SourceBody(_Body):
+    """Register an artefact that already lies in one of the server's source folders."""
+
+    name: str = Field(max_length=200)
+    source: str = Field(description="file:// URL of an artefact folder", max_length=4000)
+    aliases: list[str] = Field(default=["prod"], max_length=16)
+
+
+class RoutingBody(_Body):
+    """Register a task as a routing vector over a published bank.
+
+    ``bank`` is the bank's artefact digest or a reference to it; ``weights`` are (S, H, K): the
+    bank's sites in its order, heads, skills. Weights are taken as they are, after the gate.
+    """
+
+    name: str = Field(max_length=200)
+    bank: str = Field(max_length=400)
+    weights: list[list[list[Annotated[float, Field(allow_inf_nan=False, ge=0)]]]]
+    signature: TaskSignature
+    aliases: list[str] = Field(default=["prod"], max_length=16)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class AliasBody(_Body):
+    """Point an alias at a version; with ``expected_version`` only if it points there now.
+
+    ``expected_version`` 0 expects that the alias does not exist.
+    """
+
+    version: int = Field(ge=1)
+    expected_version: int | None = Field(default=None, ge=0)
+    reason: str = Field(default="", max_length=1000)

@@ -1,0 +1,43 @@
+"""One backbone as a replica serves it: its record, its tokenizer and its engine core."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from adapters_store.backbone import Backbone
+from serving.api.text import Tokenizer
+from serving.core.client import CoreClient
+
+LONG_TEXT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ServedBackbone:
+    """``name`` is the served model name of the bare backbone."""
+
+    name: str
+    backbone: Backbone
+    tokenizer: Tokenizer
+    core: CoreClient
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of configuration and weights; adapters name it."""
+        return self.backbone.fingerprint
+
+    @property
+    def reference(self) -> str:
+        """The pinned form of the bare backbone: ``name@sha256:<hex>``."""
+        return f"{self.name}@{self.fingerprint}"
+
+    @property
+    def can_generate(self) -> bool:
+        """True for backbones with a language-model head."""
+        return self.backbone.architecture.lm_head_path is not None
+
+    async def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a prompt; long texts are tokenised off the event loop."""
+        if len(text) < LONG_TEXT:
+            return self.tokenizer.encode(text)
+        return await asyncio.to_thread(self.tokenizer.encode, text)

@@ -1,0 +1,152 @@
+"""Text at the edge: prompts to token ids, and token ids back to text while they arrive."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from adapters_store.errors import UsageError
+
+
+class Detokenizer(Protocol):
+    """Turns ids into text step by step; never gives half a character."""
+
+    def push(self, token: int) -> str: ...
+    def flush(self) -> str: ...
+
+
+class Tokenizer:
+    """The tokenizer of a backbone folder; raises :class:`UsageError` where there is none."""
+
+    def __init__(self, folder: Path, vocab_size: int) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"cannot load the tokenizer of {folder}: {error}") from error
+        self.vocab_size = vocab_size
+        self._special = frozenset(int(token) for token in self._tokenizer.all_special_ids)
+        self._is_bytes = type(self._tokenizer).__name__.startswith("ByT5")
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a prompt with the model's special tokens (such as the final end token)."""
+        ids = self._tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"]
+        return tuple(int(token) for token in ids)
+
+    def check(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """``ids`` as given; raises :class:`UsageError` for ids outside the vocabulary."""
+        for token in ids:
+            if not 0 <= token < self.vocab_size:
+                raise UsageError(
+                    f"token id {token} is outside the vocabulary of {self.vocab_size}",
+                    param="prompt",
+                )
+        return tuple(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of finished ids without special tokens: what every chunk of a stream adds up to."""
+        detokenizer = self.detokenizer()
+        return "".join([detokenizer.push(token) for token in ids]) + detokenizer.flush()
+
+    def token_text(self, token: int) -> str:
+        """One token as text, for log-probabilities; special tokens keep their names."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+
+    def detokenizer(self) -> Detokenizer:
+        """A fresh incremental detokeniser for one output."""
+        if self._is_bytes:
+            return ByteDetokenizer(int(self._tokenizer.offset))
+        return WordDetokenizer(self._tokenizer, self._special)
+
+
+class ByteDetokenizer:
+    """Byte-level vocabularies: id minus offset is a byte of UTF-8; other ids are special."""
+
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
+
+    def push(self, token: int) -> str:
+        """Text that this id completes; empty within a character."""
+        byte = token - self._offset
+        return self._decoder.decode(bytes([byte])) if 0 <= byte < 256 else ""
+
+    def flush(self) -> str:
+        """What is left at the end; an unfinished character is dropped."""
+        return self._decoder.decode(b"", final=True)
+
+
+class WordDetokenizer:
+    """Sub-word vocabularies: decode a sliding window and give what it adds.
+
+    The window begins one finished piece back, so that joining rules (spaces, ``##``) see the
+    piece before; text that ends in U+FFFD is an unfinished character and is held back.
+    """
+
+    def __init__(self, tokenizer: Any, special: frozenset[int]) -> None:
+        self._tokenizer, self._special = tokenizer, special
+        self._ids: list[int] = []
+        self._start = 0
+        self._read = 0
+
+    def push(self, token: int) -> str:
+        """Text that this id completes; empty within a character and for special tokens."""
+        if token in self._special:
+            return ""
+        self._ids.append(token)
+        return self._advance(is_final=False)
+
+    def flush(self) -> str:
+        """What is left at the end, with U+FFFD for an unfinished character."""
+        return self._advance(is_final=True)
+
+    def _advance(self, is_final: bool) -> str:
+        before = self._decode(self._ids[self._start : self._read])
+        after = self._decode(self._ids[self._start :])
+        if len(after) <= len(before) or (after.endswith("�") and not is_final):
+            return ""
+        self._start, self._read = self._read, len(self._ids)
+        return after[len(before) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)) if ids else ""
+
+
+class StopScanner:
+    """Finds stop strings in arriving text, also across chunks; the stop itself is not given out."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.is_stopped = False
+
+    def push(self, text: str) -> str:
+        """Text that is safe to give out; sets ``is_stopped`` when a stop string is complete."""
+        if self.is_stopped:
+            return ""
+        self._held += text
+        found_at = [
+            (at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0
+        ]
+        if found_at:
+            self.is_stopped = True
+            found, self._held = self._held[: min(found_at)[1]], ""
+            return found
+        keep = max((self._overlap(stop) for stop in self._stops), default=0)
+        cut = len(self._held) - keep
+        found, self._held = self._held[:cut], self._held[cut:]
+        return found
+
+    def flush(self) -> str:
+        """Text held back that turned out not to begin a stop string."""
+        found, self._held = self._held, ""
+        return found
+
+    def _overlap(self, stop: str) -> int:
+        longest = min(len(stop) - 1, len(self._held))
+        return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)

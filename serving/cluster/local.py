@@ -1,0 +1,78 @@
+"""A local Ray that serves one application until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import serving
+from adapters_store.errors import UnavailableError
+from serving.config import ServeConfig
+
+OBJECT_STORE_BYTES = 100 * 2**20
+
+
+@contextmanager
+def serve_locally(config: ServeConfig) -> Iterator[str]:
+    """Start a private local Ray, deploy the application, yield its URL, stop everything.
+
+    Ray listens with a random token of its own, without dashboard and usage reports. Raises
+    :class:`UnavailableError` when the application does not come up.
+    """
+    _prepare_environment(config)
+    import ray
+    from ray import serve
+
+    from serving.cluster.ingress import INGRESS_CPUS, build_app
+
+    run_folder = Path(tempfile.mkdtemp(prefix="patchbay-run-"))
+    config = config.model_copy(update={"run_folder": run_folder})
+    num_cpus = max(1, os.cpu_count() or 1, round(INGRESS_CPUS * config.num_replicas * 2))
+    try:
+        ray.init(
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=False,
+        )
+        serve.start(http_options={"host": config.host, "port": config.port})
+        try:
+            serve.run(build_app(config), name="patchbay", route_prefix="/", _blocking=True)
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"the application did not come up: {error}",
+                hint="The replica's log is in Ray's session folder, under logs/serve.",
+            ) from error
+        yield f"http://{config.host}:{config.port}"
+    finally:
+        if ray.is_initialized():
+            serve.shutdown()
+            ray.shutdown()
+        shutil.rmtree(run_folder, ignore_errors=True)
+
+
+def _prepare_environment(config: ServeConfig) -> None:
+    root = str(Path(serving.__file__).parent.parent)
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    defaults = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1" if config.proxy == "haproxy" else "0",
+    }
+    if config.proxy == "haproxy":
+        defaults["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
+        defaults["RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"] = "1"
+    for key, value in defaults.items():
+        os.environ.setdefault(key, value)

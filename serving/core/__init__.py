@@ -1,0 +1,1 @@
+"""The engine core: a child process that owns one backbone, and its asyncio client."""

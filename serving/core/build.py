@@ -1,0 +1,53 @@
+"""From a core's spec to a warm engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from adapters_store.backbone import Backbone
+from adapters_store.errors import UnavailableError
+from adapters_store.store import Store
+from serving.core.loader import StoreLoader
+from serving.core.spec import CoreSpec
+from serving.engine import Engine, EngineConfig, Failed, Request, Sampling
+from serving.engine.request import RequestKind
+
+WARM_UP_ID = "warm-up"
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """An engine, the loader that feeds it, and its backbone's fingerprint."""
+
+    engine: Engine
+    loader: StoreLoader
+    fingerprint: str
+
+
+@contextmanager
+def build_core(spec: CoreSpec) -> Iterator[Core]:
+    """Load the backbone and open the store; both are closed at the end."""
+    backbone = Backbone.from_folder(spec.backbone.folder)
+    config = EngineConfig(dtype=spec.backbone.dtype, **spec.engine.model_dump())
+    with Store.open(spec.store) as store:
+        loader = StoreLoader(store)
+        engine = Engine(backbone, loader, config)
+        try:
+            yield Core(engine, loader, backbone.fingerprint)
+        finally:
+            engine.close()
+
+
+def warm_up(engine: Engine) -> None:
+    """Run one tiny row of the bare backbone; raises UnavailableError when that fails."""
+    architecture = engine.backbone.architecture
+    kind: RequestKind = "generate" if architecture.lm_head_path is not None else "embed"
+    token = min(3, architecture.vocab_size - 1)
+    sampling = Sampling(max_tokens=2, ignore_eos=True)
+    engine.submit(Request(WARM_UP_ID, kind, None, (token, token), sampling))
+    while engine.has_work:
+        for event in engine.step():
+            if isinstance(event, Failed):
+                raise UnavailableError(f"the warm-up of the engine failed: {event.message}")

@@ -1,0 +1,20 @@
+"""The engine's counters in the form that travels."""
+
+from __future__ import annotations
+
+from serving.core.messages import Stats
+from serving.engine.stats import EngineStats
+
+
+def describe(stats: EngineStats, loads_s: tuple[float, ...]) -> Stats:
+    """What replicas need of an engine's state, with the loads since the last report."""
+    cache = stats.cache
+    return Stats(
+        num_running=stats.num_running,
+        num_waiting=stats.num_waiting,
+        num_resident_adapters=cache.num_resident,
+        resident_adapter_bytes=cache.resident_bytes,
+        num_evictions=cache.num_evictions,
+        lookups={"memory": cache.num_hits, "loading": cache.num_joins, "store": cache.num_misses},
+        loads_s=loads_s,
+    )
