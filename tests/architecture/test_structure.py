@@ -1,0 +1,72 @@
+"""Shape of the source: short files, lazy tables that resolve, errors that are complete."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from adapters_store import errors
+from adapters_store.errors import PatchbayError, UsageError
+from adapters_store.lazy import resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("adapters_store", "training", "serving", "patchbay")
+MAX_LINES = 300
+TABLES = (
+    ("adapters_store.families", "FAMILIES"),
+    ("adapters_store.families", "ARCHITECTURES"),
+    ("adapters_store.primitives", "PRIMITIVES"),
+    ("adapters_store.blobs", "BLOBS"),
+    ("training.methods", "METHODS"),
+    ("training.objectives", "OBJECTIVES"),
+    ("serving.primitives", "PRIMITIVES"),
+    ("patchbay.cli", "COMMANDS"),
+    ("benchmarks.__main__", "BENCHMARKS"),
+)
+
+
+def test_no_file_outgrows_the_limit() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+    }
+    assert long == {}
+
+
+@pytest.mark.parametrize(("module", "table"), TABLES)
+def test_every_row_of_a_lazy_table_resolves(module: str, table: str) -> None:
+    rows = getattr(importlib.import_module(module), table)
+    assert rows
+    for name in rows:
+        assert resolve(rows, name, table) is not None
+
+
+def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"known: lora, mhr.*Did you mean 'lora'\?"):
+        resolve({"lora": "a:b", "mhr": "c:d"}, "lorra", "training method")
+
+
+def error_classes() -> list[type[PatchbayError]]:
+    """Every error class of the product."""
+    return [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, PatchbayError)
+    ]
+
+
+def test_every_error_has_a_code_a_status_an_exit_code_and_a_hint() -> None:
+    classes = error_classes()
+    assert len({cls.code for cls in classes}) == len(classes)
+    for cls in classes:
+        assert 400 <= cls.status <= 599
+        assert cls.exit_code > 0
+        assert cls.default_hint.endswith(".")
+
+
+def test_an_error_carries_its_message_and_a_hint() -> None:
+    error = errors.NotFoundError("no adapter acme/x", param="model")
+    assert (error.message, error.param) == ("no adapter acme/x", "model")
+    assert "patchbay adapters ls" in error.hint
