@@ -1,0 +1,1 @@
+"""Training: methods, objectives, the loop, evaluation, and compilation to primitives."""

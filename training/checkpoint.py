@@ -1,0 +1,74 @@
+"""Checkpoints of a run: trainable weights, optimiser, schedule and random state, in one file.
+
+A checkpoint is written beside the old one and renamed over it, so a run killed while saving
+still has the last good one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_NAME = "checkpoint.pt"
+
+
+def _trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save(folder: Path, step: int, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> None:
+    """Write the state after ``step`` steps, replacing the previous checkpoint at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        "step": step,
+        "weights": {name: p.detach() for name, p in _trainable(model).items()},
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    temporary = folder / (_NAME + ".part")
+    torch.save(state, temporary)
+    os.replace(temporary, folder / _NAME)
+
+
+def latest_step(folder: Path) -> int | None:
+    """The step of the stored checkpoint, or None."""
+    path = folder / _NAME
+    if not path.exists():
+        return None
+    return int(torch.load(path, weights_only=True, mmap=True)["step"])
+
+
+def resume(folder: Path, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> int:
+    """Load the stored checkpoint, if any, into the parts; returns the step to go on from."""
+    path = folder / _NAME
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    load_weights(model, state["weights"])
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    torch.set_rng_state(state["random"])
+    return int(state["step"])
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Copy named weights into the model's trainable parameters; the names must agree exactly."""
+    own = _trainable(model)
+    if own.keys() != weights.keys():
+        raise ValueError(
+            f"checkpoint names differ from the model's: missing {sorted(own.keys() - weights)}, "
+            f"extra {sorted(weights.keys() - own.keys())}"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(weights[name])
+
+
+def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The trainable weights of the stored checkpoint, by parameter name."""
+    weights: dict[str, torch.Tensor] = torch.load(folder / _NAME, weights_only=True)["weights"]
+    return weights

@@ -1,0 +1,26 @@
+"""Which task each row of the running batch belongs to, shared by every adapted site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class TaskContext:
+    """The batch's tasks: ``tasks`` (U,) distinct task indices, ``rows`` (R,) index into them.
+
+    ``version`` counts changes, so that a site may keep factors it composed without gradients for
+    as long as the context stays the same (every decode step of one ``generate`` call).
+    """
+
+    tasks: torch.Tensor
+    rows: torch.Tensor
+    version: int = 0
+    is_active: bool = True
+
+    def set(self, task_of_row: torch.Tensor) -> None:
+        """Enter a batch; ``task_of_row`` (R,) int64 holds each row's task index."""
+        self.tasks, self.rows = torch.unique(task_of_row, return_inverse=True)
+        self.version += 1

@@ -1,0 +1,114 @@
+"""Generic injection: a method's factors added to the backbone's linear maps at canonical sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from adapters_store.errors import UsageError
+from adapters_store.families import Site
+from training.context import TaskContext
+from training.methods.base import Factors, SiteMethod
+
+
+def select_sites(sites: Iterable[Site], patterns: Iterable[str]) -> tuple[Site, ...]:
+    """The sites whose name or role matches one of the shell patterns; ``all`` takes every one.
+
+    Raises :class:`UsageError` for a pattern that matches nothing, with the roles there are.
+    """
+    everything = tuple(sites)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {
+            site.name
+            for site in everything
+            if pattern == "all"
+            or fnmatchcase(site.name, pattern)
+            or fnmatchcase(site.role, pattern)
+        }
+        if not found:
+            roles = sorted({site.role for site in everything})
+            raise UsageError(f"site pattern {pattern!r} matches no site; roles here: {roles}")
+        chosen |= found
+    return tuple(site for site in everything if site.name in chosen)
+
+
+def _scaled(b: torch.Tensor, scale: float) -> torch.Tensor:
+    return b if scale == 1.0 else b * scale
+
+
+class AdaptedLinear(nn.Module):
+    """A frozen linear map plus ``scale * (x A) B`` with the factors of each row's task.
+
+    Input is (R, in), (R, S, in) or more leading row-wise dimensions; rows come first. Source:
+    LoRA, Hu et al. 2021, eq. 3; per-row factors as in Polytropon.
+    """
+
+    def __init__(self, base: nn.Linear, method: SiteMethod, context: TaskContext) -> None:
+        super().__init__()
+        self.base = base
+        self.method = method
+        self._context = context
+        self._kept: tuple[int, Factors] | None = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen matrix; models read it to learn the compute dtype."""
+        return self.base.weight
+
+    def _row_factors(self) -> Factors:
+        context = self._context
+        if not torch.is_grad_enabled() and self._kept and self._kept[0] == context.version:
+            return self._kept[1]
+        a, b, scale = self.method.factors(context.tasks)
+        if len(context.tasks) > 1:
+            a, b = a[context.rows], b[context.rows]
+        factors = (a, b, scale)
+        self._kept = None if torch.is_grad_enabled() else (context.version, factors)
+        return factors
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The adapted map; equal to the base where the context is switched off."""
+        y: torch.Tensor = self.base(x)
+        if not self._context.is_active:
+            return y
+        a, b, scale = self._row_factors()
+        if a.shape[0] == 1:
+            return y + (x @ a[0]) @ _scaled(b[0], scale)
+        if x.shape[0] != a.shape[0]:  # beam search repeats each row for its beams
+            repeats = x.shape[0] // a.shape[0]
+            a, b = a.repeat_interleave(repeats, 0), b.repeat_interleave(repeats, 0)
+        x_RSD = x.reshape(x.shape[0], -1, x.shape[-1])
+        delta = torch.bmm(torch.bmm(x_RSD, a), _scaled(b, scale))
+        return y + delta.view(y.shape)
+
+
+def inject(
+    model: nn.Module,
+    sites: Iterable[Site],
+    methods: dict[str, SiteMethod],
+    context: TaskContext,
+) -> dict[str, AdaptedLinear]:
+    """Replace each site's module by an :class:`AdaptedLinear`; returns them by site name.
+
+    Raises :class:`UsageError` when a site's module is not a linear map of the stated size.
+    """
+    adapted: dict[str, AdaptedLinear] = {}
+    for site in sites:
+        parent_path, _, leaf = site.module_path.rpartition(".")
+        parent = model.get_submodule(parent_path)
+        base = getattr(parent, leaf)
+        if not isinstance(base, nn.Linear):
+            raise UsageError(f"site {site.name} is a {type(base).__name__}; expected a Linear")
+        if (base.in_features, base.out_features) != (site.in_features, site.out_features):
+            raise UsageError(
+                f"site {site.name}: expected {site.in_features} -> {site.out_features}, found "
+                f"{base.in_features} -> {base.out_features}"
+            )
+        wrapped = AdaptedLinear(base, methods[site.name], context)
+        setattr(parent, leaf, wrapped)
+        adapted[site.name] = wrapped
+    return adapted

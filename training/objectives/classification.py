@@ -1,0 +1,82 @@
+"""Classification: a head per task over the mean-pooled encoder states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from training.model import AdaptedModel
+from training.objectives.base import Row
+
+
+class Classification:
+    """The objective of encoder backbones; ``labels[t]`` lists task t's label names in order.
+
+    Inputs over ``max_input_tokens`` are cut at the end, as encoders of fixed positions require.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_input_tokens: int = 128,
+        max_output_tokens: int = 0,
+        num_labels: Sequence[int] = (),
+        labels: Sequence[Sequence[str]] = (),
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_input_tokens = max_input_tokens
+        self.labels = [list(names) for names in labels]
+
+    def _inputs(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.max_input_tokens,
+            return_tensors="pt",
+        )
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+    def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """``input_ids``, ``attention_mask`` (R, S), ``labels`` (R,) and ``task_of_row`` (R,)."""
+        return {
+            **self._inputs([example.input for _, example in rows]),
+            "labels": torch.tensor([self.labels[t].index(e.output) for t, e in rows]),
+            "task_of_row": torch.tensor([task for task, _ in rows]),
+        }
+
+    def _pooled(self, model: AdaptedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        hidden = model(
+            batch["task_of_row"],
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+        ).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        return torch.as_tensor((hidden * mask).sum(1) / mask.sum(1))
+
+    def loss(self, model: AdaptedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross entropy over the rows, each under its own task's head."""
+        pooled = self._pooled(model, batch)
+        total = pooled.new_zeros(())
+        for task in batch["task_of_row"].unique().tolist():
+            chosen = batch["task_of_row"] == task
+            logits = model.heads[task](pooled[chosen])
+            total = total + cross_entropy(logits, batch["labels"][chosen], reduction="sum")
+        return total / len(pooled)
+
+    @torch.no_grad()
+    def scores(self, model: AdaptedModel, task: int, inputs: Sequence[str]) -> torch.Tensor:
+        """Label logits (R, labels) of raw inputs under one task."""
+        device = next(model.parameters()).device
+        batch = {name: value.to(device) for name, value in self._inputs(inputs).items()}
+        batch["task_of_row"] = torch.full((len(inputs),), task, device=device)
+        logits: torch.Tensor = model.heads[task](self._pooled(model, batch))
+        return logits
+
+    def predict(self, model: AdaptedModel, task: int, inputs: Sequence[str]) -> list[str]:
+        """The label of highest score for each input."""
+        best = self.scores(model, task, inputs).argmax(-1).tolist()
+        return [self.labels[task][index] for index in best]

@@ -1,0 +1,31 @@
+"""The two record types of the suite: one example, and one task that samples examples."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from training.suite.lexicon import Lexicon
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One supervised pair; `output` is a function of `input` alone once the task is known."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class SuiteTask:
+    """A named text transformation.
+
+    `name` is the tenant-facing identifier ([a-z0-9][a-z0-9._-]{0,62}); `skills` is the composition
+    source + fields + transform; `labels` lists every possible output of a label-valued task and is
+    empty otherwise; `sample` draws one example using only the words of the given lexicon.
+    """
+
+    name: str
+    description: str
+    skills: tuple[str, ...]
+    labels: tuple[str, ...]
+    sample: Callable[[random.Random, Lexicon], Example]

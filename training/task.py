@@ -1,0 +1,37 @@
+"""A task as training sees it: a name, labelled examples per split, and how it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adapters_store.errors import TrainingError
+from training.suite.task import Example
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task's data. ``labels`` is empty for free text; otherwise every output is one of them.
+
+    Raises :class:`TrainingError` when a split that training needs is empty or a label is unknown.
+    """
+
+    name: str
+    train: Sequence[Example]
+    dev: Sequence[Example] = ()
+    test: Sequence[Example] = ()
+    labels: tuple[str, ...] = ()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise TrainingError(f"task {self.name!r} has no training examples")
+        if not self.labels:
+            return
+        for split in ("train", "dev", "test"):
+            for row, example in enumerate(getattr(self, split)):
+                if example.output not in self.labels:
+                    raise TrainingError(
+                        f"task {self.name!r}, {split} row {row}: label {example.output!r} is not "
+                        f"one of {list(self.labels)}"
+                    )
