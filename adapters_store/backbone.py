@@ -12,9 +12,9 @@ from typing import Any, Self
 from adapters_store.canonical import canonical_json, strict_json
 from adapters_store.errors import InvalidArtefactError, NotFoundError
 from adapters_store.families import Architecture, Family, Site, family_of, load_family
+from adapters_store.families.shapes import BackboneShapes
 from adapters_store.fingerprint import fingerprint, weight_files
 from adapters_store.names import check_name
-from adapters_store.primitives import BackboneShapes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""The reading half of a store: references to versions, digests to manifests and tensors."""
+"""The reading half of a store: references to versions, digests to manifests and tensors.
+
+What only some calls need (pydantic, torch) is imported by those calls, so that listing is quick.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from adapters_store.artefact import Artefact, load_tensors
 from adapters_store.backbone import BackboneRecord
 from adapters_store.blobs import Blobs
 from adapters_store.catalog import aliases as alias_rows
@@ -19,13 +21,14 @@ from adapters_store.catalog.database import Database
 from adapters_store.catalog.schema import GENERATION
 from adapters_store.errors import CorruptStoreError, NotFoundError, UsageError
 from adapters_store.limits import DEFAULT_LIMITS, Limits
-from adapters_store.manifest import Kind, Manifest, parse_manifest
 from adapters_store.names import Reference, parse_name, parse_reference
 from adapters_store.records import AliasEvent, Finding, Version
-from adapters_store.verify import verify_version
 
 if TYPE_CHECKING:
     import torch
+
+    from adapters_store.artefact import Artefact
+    from adapters_store.manifest import Kind, Manifest
 
 _MAX_CACHED_MANIFESTS = 4096
 
@@ -119,6 +122,8 @@ class StoreReader:
             if cached is not None:
                 self._manifests.move_to_end(digest)
                 return cached
+        from adapters_store.manifest import parse_manifest
+
         manifest = parse_manifest(self._blobs.get(digest), limits=self._limits)
         with self._lock:
             self._manifests[digest] = manifest
@@ -136,10 +141,14 @@ class StoreReader:
 
     def artefact(self, digest: str) -> Artefact:
         """Manifest and data of an artefact digest; raises as ``manifest``."""
+        from adapters_store.artefact import Artefact
+
         return Artefact(self.manifest(digest), self.data(digest))
 
     def tensors(self, digest: str) -> dict[str, torch.Tensor]:
         """The tensors of an artefact digest on the CPU, in their stored dtypes."""
+        from adapters_store.artefact import load_tensors
+
         return load_tensors(self.data(digest))
 
     def verify(self, reference: str | Reference | None = None) -> builtins.list[Finding]:
@@ -148,6 +157,8 @@ class StoreReader:
         A bare name stands for all its versions, deleted ones too. Each artefact is read once.
         Raises NotFoundError for an unknown reference.
         """
+        from adapters_store.verify import verify_version
+
         findings: builtins.list[Finding] = []
         seen: set[str] = set()
         for version in self._to_verify(reference):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from adapters_store.manifest import Kind, Manifest
+if TYPE_CHECKING:
+    from adapters_store.manifest import Kind, Manifest
 
 Problem = Literal["missing", "truncated", "altered", "unreadable", "bank_missing"]
 

@@ -11,12 +11,11 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection
 
-from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone, BackboneRecord
 from adapters_store.blobs.local import LocalBlobs
 from adapters_store.catalog import aliases as alias_rows
@@ -27,11 +26,13 @@ from adapters_store.catalog.database import Database
 from adapters_store.catalog.schema import bump_generation
 from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
 from adapters_store.limits import DEFAULT_LIMITS, Limits
-from adapters_store.manifest import Manifest
 from adapters_store.names import DEFAULT_ALIAS, Reference, check_alias, check_name, parse_name
 from adapters_store.reader import StoreReader, parsed
 from adapters_store.records import Version
-from adapters_store.validation import validate
+
+if TYPE_CHECKING:
+    from adapters_store.artefact import Artefact
+    from adapters_store.manifest import Manifest
 
 CATALOG_FILE = "catalog.sqlite"
 
@@ -192,6 +193,8 @@ class Store(StoreReader):
             bump_generation(connection)
 
     def _validate_all(self, artefacts: Sequence[Artefact]) -> None:
+        from adapters_store.validation import validate
+
         records = {record.fingerprint: record for record in self.backbones()}
         banks: dict[str, Manifest] = {}
         for artefact in artefacts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -11,9 +12,11 @@ from adapters_store.catalog import versions
 from adapters_store.catalog.clock import now
 from adapters_store.catalog.schema import ARTEFACTS, NAMES, VERSIONS
 from adapters_store.errors import IncompatibleError
-from adapters_store.manifest import Manifest
 from adapters_store.names import Reference
 from adapters_store.records import Version
+
+if TYPE_CHECKING:
+    from adapters_store.manifest import Manifest
 
 
 def publish(

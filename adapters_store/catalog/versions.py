@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Connection,
@@ -18,9 +18,11 @@ from sqlalchemy import (
 
 from adapters_store.catalog.schema import ALIASES, ARTEFACTS, NAMES, VERSIONS
 from adapters_store.errors import DeletedError, NotFoundError
-from adapters_store.manifest import Kind
 from adapters_store.names import DEFAULT_ALIAS, LATEST_ALIAS, Reference
 from adapters_store.records import Version
+
+if TYPE_CHECKING:
+    from adapters_store.manifest import Kind
 
 _OTHERS = VERSIONS.alias("others")
 

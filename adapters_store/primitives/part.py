@@ -1,14 +1,14 @@
-"""The base of all parts, and the shapes that a part expects of its tensors."""
+"""The base of all parts, and the tensors that a part owns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adapters_store.errors import IncompatibleError, InvalidArtefactError
+from adapters_store.errors import InvalidArtefactError
+from adapters_store.families.shapes import BackboneShapes
 from adapters_store.families.site import Site
 
 Kind = Literal["adapter", "bank", "routing"]
@@ -25,24 +25,6 @@ class TensorSpec:
     shape: tuple[int, ...]
     is_optional: bool = False
     is_non_negative: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneShapes:
-    """What a part must know of a backbone: its sites by name and its width in elements."""
-
-    sites: Mapping[str, Site]
-    hidden_size: int
-
-    def site(self, name: str) -> Site:
-        """The site of that name; raises IncompatibleError naming a neighbour if there is none."""
-        if name not in self.sites:
-            known = ", ".join(list(self.sites)[:3])
-            raise IncompatibleError(
-                f"site {name!r} does not exist on this backbone; it has {len(self.sites)} sites, "
-                f"such as {known}"
-            )
-        return self.sites[name]
 
 
 class Part(BaseModel):
@@ -70,3 +52,15 @@ def check_rank(rank: int, site: Site) -> None:
         raise InvalidArtefactError(
             f"rank {rank} at site {site.name!r} is above min(in, out) = {bound}"
         )
+
+
+__all__ = [
+    "BackboneShapes",
+    "Count",
+    "Kind",
+    "Part",
+    "Scale",
+    "SiteName",
+    "TensorSpec",
+    "check_rank",
+]

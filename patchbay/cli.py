@@ -1,0 +1,127 @@
+"""The command ``patchbay``: a lazy table of subcommands and one place where errors become exits.
+
+A subcommand's module is imported when it is used, so ``patchbay --help`` imports none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from adapters_store.errors import PatchbayError, UnavailableError
+from adapters_store.lazy import resolve
+
+EXIT_INTERRUPTED = 130
+OWN_PACKAGES = frozenset({"adapters_store", "patchbay", "serving", "training"})
+
+COMMANDS: dict[str, str] = {
+    "adapters": "adapters_store.cli:adapters",
+    "serve": "serving.cli:serve",
+    "train": "training.cli:train",
+    "adapt": "training.cli:adapt",
+    "eval": "training.cli:evaluate",
+    "publish": "training.cli:publish",
+    "demo": "patchbay.demo:demo",
+    "doctor": "patchbay.doctor:doctor",
+    "bench": "patchbay.bench:bench",
+}
+SUMMARIES: dict[str, str] = {
+    "adapters": "List, show, move and check what a store holds.",
+    "serve": "Serve every task of a store over HTTP.",
+    "train": "Train adapters and banks from recipes.",
+    "adapt": "Teach one new task from a few examples.",
+    "eval": "Score an artefact on a data set.",
+    "publish": "Publish a training run to a store.",
+    "demo": "Start the whole system and show it at work.",
+    "doctor": "Report on this machine and installation.",
+    "bench": "Run the benchmarks.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command, or None for an unknown name.
+
+        Raises UnavailableError where an optional dependency of the command is not installed.
+        """
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            command: click.Command = resolve(COMMANDS, cmd_name, "command")
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package in OWN_PACKAGES:
+                raise
+            raise UnavailableError(
+                f"`patchbay {cmd_name}` needs the Python package {package!r}",
+                hint="Install Patchbay with its extras: pip install 'patchbay[serve,train]'.",
+            ) from error
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands from the table of summaries, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+
+def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if not is_asked or context.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        number = version("patchbay")
+    except PackageNotFoundError:
+        number = "(not installed)"
+    click.echo(f"patchbay {number}")
+    context.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version.",
+)
+def patchbay() -> None:
+    """Serve thousands of fine-tuned tasks from one frozen backbone.
+
+    Exit codes: 0 ok, 2 usage, 3 not found, 4 conflict, 5 invalid artefact, 6 incompatible,
+    7 forbidden, 8 unavailable, 130 interrupted.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; every typed error is told on stderr."""
+    try:
+        result: Any = patchbay.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="patchbay",
+            standalone_mode=False,
+        )
+    except PatchbayError as error:
+        click.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0
