@@ -1,0 +1,236 @@
+"""Names, versions, aliases, deletion: what the catalog promises."""
+
+from __future__ import annotations
+
+import pytest
+from store_kit import bank, low_rank, open_store, routing, save_t5
+
+from adapters_store.backbone import Backbone
+from adapters_store.errors import (
+    ConflictError,
+    DeletedError,
+    IncompatibleError,
+    InvalidNameError,
+    NotFoundError,
+    UsageError,
+)
+from adapters_store.store import Store, store_folder
+
+
+@pytest.fixture
+def three(store, t5):
+    """acme/task with versions 1, 2, 3; prod points at 1."""
+    for seed in (1, 2, 3):
+        store.publish("acme/task", low_rank(t5, seed=seed), aliases=())
+    store.set_alias("acme/task", "prod", 1, reason="first release")
+    return store
+
+
+def test_each_form_of_reference_resolves(three):
+    digest = three.resolve("acme/task:2").digest
+    assert three.resolve("acme/task").number == 1
+    assert three.resolve("acme/task@prod").number == 1
+    assert three.resolve("acme/task@latest").number == 3
+    assert three.resolve(f"acme/task@{digest}").number == 2
+    assert three.resolve(f"acme/task:2@{digest}").number == 2
+
+
+def test_a_bare_name_without_prod_is_its_newest_version(three):
+    three.remove_alias("acme/task", "prod", expected_version=1)
+    assert three.resolve("acme/task").number == 3
+    with pytest.raises(NotFoundError, match="aliases: none"):
+        three.resolve("acme/task@prod")
+
+
+def test_a_pinned_reference_whose_digest_moved_is_not_found(three):
+    other = three.resolve("acme/task:3").digest
+    with pytest.raises(NotFoundError, match="asked for"):
+        three.resolve(f"acme/task:2@{other}")
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("acme/tusk", "Did you mean acme/task"),
+        ("nobody/task", "does not exist"),
+        ("acme/task:9", "versions 1 to 3"),
+        ("acme/task@canary", "aliases: prod"),
+    ],
+)
+def test_unknown_references_say_what_exists(three, reference: str, words: str):
+    with pytest.raises(NotFoundError, match=words):
+        three.resolve(reference)
+
+
+def test_alias_moves_by_compare_and_set(three):
+    three.set_alias("acme/task", "prod", 2, expected_version=1, actor="ann", reason="better")
+    with pytest.raises(ConflictError, match="points at version 2; expected version 1"):
+        three.set_alias("acme/task", "prod", 3, expected_version=1)
+    with pytest.raises(ConflictError, match="expected that it is not set"):
+        three.set_alias("acme/task", "prod", 3, expected_version=0)
+    with pytest.raises(ConflictError, match="is not set; expected version 4"):
+        three.set_alias("acme/task", "canary", 3, expected_version=4)
+    assert three.set_alias("acme/task", "canary", 3, expected_version=0).aliases == ("canary",)
+    assert three.aliases("acme/task") == {"canary": 3, "prod": 2}
+
+
+def test_alias_history_tells_every_move_and_nothing_else(three):
+    three.set_alias("acme/task", "prod", 2, actor="ann", reason="better")
+    three.set_alias("acme/task", "prod", 2, actor="ann", reason="again")
+    three.remove_alias("acme/task", "prod", actor="bob", reason="retired")
+    moves = [
+        (event.alias, event.from_version, event.to_version, event.actor, event.reason)
+        for event in three.alias_history("acme/task")
+    ]
+    assert moves == [
+        ("prod", None, 1, "local", "first release"),
+        ("prod", 1, 2, "ann", "better"),
+        ("prod", 2, None, "bob", "retired"),
+    ]
+
+
+def test_alias_to_nothing_is_refused(three):
+    with pytest.raises(NotFoundError):
+        three.set_alias("acme/task", "prod", 9)
+    three.delete("acme/task:3")
+    with pytest.raises(DeletedError):
+        three.set_alias("acme/task", "prod", 3)
+    with pytest.raises(InvalidNameError):
+        three.set_alias("acme/task", "latest", 1)
+    with pytest.raises(NotFoundError, match="no alias 'canary'"):
+        three.remove_alias("acme/task", "canary")
+
+
+def test_a_deleted_version_answers_gone_until_restored(three):
+    before = three.resolve("acme/task:1")
+    assert [v.number for v in three.delete("acme/task:1", actor="ann", reason="leak")] == [1]
+    for reference in ("acme/task", "acme/task@prod", "acme/task:1"):
+        with pytest.raises(DeletedError, match="by ann"):
+            three.resolve(reference)
+    with pytest.raises(DeletedError):
+        three.delete("acme/task:1")
+    gone = three.versions("acme/task")[-1]
+    assert gone.is_deleted
+    assert (gone.deleted_by, gone.delete_reason) == ("ann", "leak")
+    assert three.resolve("acme/task@latest").number == 3
+    three.restore("acme/task:1")
+    assert three.resolve("acme/task") == before
+    with pytest.raises(ConflictError, match="nothing to restore"):
+        three.restore("acme/task:1")
+
+
+def test_a_deleted_name_leaves_listings_and_keeps_its_numbers(three, t5):
+    three.delete("acme/task", reason="tenant left")
+    assert three.list() == []
+    for reference in ("acme/task", "acme/task:2", "acme/task@latest"):
+        with pytest.raises(DeletedError):
+            three.resolve(reference)
+    assert three.publish("acme/task", low_rank(t5, seed=1)).number == 4
+    assert three.resolve("acme/task").number == 4
+    assert [v.number for v in three.restore("acme/task")] == [3, 2, 1]
+    assert [v.number for v in three.versions("acme/task")] == [4, 3, 2, 1]
+
+
+def test_a_bank_in_use_cannot_be_deleted(store, t5):
+    shared = bank(t5)
+    store.publish("acme/bank", shared)
+    store.publish("zed/task", routing(t5, shared))
+    for reference in ("acme/bank", "acme/bank:1"):
+        with pytest.raises(ConflictError, match="zed/task:1"):
+            store.delete(reference)
+    assert store.resolve("acme/bank").number == 1
+    store.delete("zed/task")
+    store.delete("acme/bank")
+    with pytest.raises(ConflictError, match="cannot come back"):
+        store.restore("zed/task")
+    with pytest.raises(IncompatibleError, match="not in the store, or was deleted"):
+        store.publish("zed/other", routing(t5, shared, seed=7))
+    store.restore("acme/bank")
+    store.restore("zed/task")
+    assert store.resolve("zed/task").bank == shared.digest
+
+
+def test_a_bank_published_twice_may_lose_one_name(store, t5):
+    shared = bank(t5)
+    store.publish("acme/bank", shared)
+    store.publish("acme/copy", shared)
+    store.publish("acme/task", routing(t5, shared))
+    store.delete("acme/bank")
+    with pytest.raises(ConflictError):
+        store.delete("acme/copy")
+
+
+def test_a_batch_may_hold_a_bank_and_its_routings(store, t5):
+    shared = bank(t5)
+    items = [("acme/bank", shared)]
+    items += [(f"acme/task-{i}", routing(t5, shared, seed=i)) for i in range(5)]
+    found = store.publish_many(items)
+    assert [version.number for version in found] == [1] * 6
+    assert store.publish_many([]) == []
+
+
+def test_listing_is_by_name_in_pages(store, t5, bert):
+    shared = bank(t5)
+    store.publish("b/bank", shared)
+    for name in ("b/one", "a/two", "b/two", "c/one"):
+        store.publish(name, routing(t5, shared))
+    store.publish("a/label", low_rank(bert))
+
+    def names(**options):
+        return [version.full_name for version in store.list(**options)]
+
+    assert names() == ["a/label", "a/two", "b/bank", "b/one", "b/two", "c/one"]
+    assert names(limit=2) == ["a/label", "a/two"]
+    assert names(limit=2, after="a/two") == ["b/bank", "b/one"]
+    assert names(tenant="b") == ["b/bank", "b/one", "b/two"]
+    assert names(kind="routing", tenant="b") == ["b/one", "b/two"]
+    assert names(kind="adapter") == ["a/label"]
+    with pytest.raises(UsageError):
+        store.list(limit=0)
+
+
+def test_generation_grows_with_every_change_and_no_read(three):
+    start = three.generation()
+    three.resolve("acme/task")
+    three.list()
+    assert three.generation() == start
+    three.set_alias("acme/task", "prod", 2)
+    three.delete("acme/task:3")
+    assert three.generation() == start + 2
+
+
+def test_a_reopened_store_knows_everything(three, store_folder):
+    expected = three.resolve("acme/task")
+    with Store.open(f"file://{store_folder}") as again:
+        assert again.resolve("acme/task") == expected
+        assert again.generation() == three.generation()
+
+
+def test_backbone_names_and_fingerprints_belong_together(store, t5, tmp_path):
+    other = Backbone.from_folder(save_t5(tmp_path / "other", seed=4))
+    assert store.add_backbone(t5) == store.add_backbone(t5)
+    with pytest.raises(ConflictError, match="stands for"):
+        store.add_backbone(other, name=t5.name)
+    with pytest.raises(ConflictError, match="already registered"):
+        store.add_backbone(t5, name="another-name")
+    assert store.add_backbone(other, name="second").name == "second"
+    assert [record.name for record in store.backbones()] == ["second", "tiny-bert", "tiny-t5"]
+
+
+def test_locations_are_folders_or_file_urls(tmp_path):
+    assert store_folder(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
+    assert store_folder(tmp_path) == tmp_path
+    with pytest.raises(UsageError, match="s3://"):
+        Store.open("s3://bucket/store")
+    with pytest.raises(NotFoundError, match="no store"):
+        Store.open(tmp_path / "absent", create=False)
+    assert not (tmp_path / "absent").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="cannot make a store"):
+        Store.open(tmp_path / "file" / "store")
+
+
+def test_a_store_with_a_strange_folder_name_works(tmp_path, t5):
+    with open_store(tmp_path / "a b?c=d#e%20", t5) as store:
+        store.publish("acme/task", low_rank(t5))
+        assert store.resolve("acme/task").number == 1
