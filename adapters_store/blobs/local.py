@@ -38,7 +38,9 @@ class LocalBlobs:
         path = self.path(digest)
         if self._is_sound(path, data):
             return digest
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sync_folder(self._folder)
         descriptor, temporary = tempfile.mkstemp(prefix=".put-", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -55,7 +57,6 @@ class LocalBlobs:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
         _sync_folder(path.parent)
-        _sync_folder(self._folder)
         return digest
 
     def get(self, digest: str) -> bytes:

@@ -29,7 +29,7 @@ _OTHERS = VERSIONS.alias("others")
 
 def _aliases() -> ScalarSelect[Any]:
     return (
-        select(func.aggregate_strings(ALIASES.c.alias, "\n"))
+        select(func.group_concat(ALIASES.c.alias))
         .where(ALIASES.c.name_id == VERSIONS.c.name_id, ALIASES.c.number == VERSIONS.c.number)
         .correlate(VERSIONS)
         .scalar_subquery()
@@ -180,7 +180,7 @@ def as_version(row: Row[Any]) -> Version:
         data_bytes=fields["data_bytes"],
         created_at=fields["created_at"],
         actor=fields["actor"],
-        aliases=tuple(sorted(aliases.split("\n"))) if aliases else (),
+        aliases=tuple(sorted(aliases.split(","))) if aliases else (),
         deleted_at=fields["deleted_at"],
         deleted_by=fields["deleted_by"],
         delete_reason=fields["delete_reason"],

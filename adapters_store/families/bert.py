@@ -13,6 +13,7 @@ from adapters_store.families.architecture import (
     Norm,
     Stack,
 )
+from adapters_store.families.config import positive_int
 from adapters_store.families.site import Site
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -25,9 +26,9 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
     """Every linear site in execution order; paths are relative to the encoder (``BertModel``)."""
-    width, ffn = int(config["hidden_size"]), int(config["intermediate_size"])
+    width, ffn = positive_int(config, "hidden_size"), positive_int(config, "intermediate_size")
     found: list[Site] = []
-    for i in range(int(config["num_hidden_layers"])):
+    for i in range(positive_int(config, "num_hidden_layers")):
         layer, attention = f"encoder.layer.{i}", f"encoder.layer.{i}.attention"
         for part, module in (("q", "query"), ("k", "key"), ("v", "value")):
             path = f"{attention}.self.{module}"
@@ -46,11 +47,14 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     activation = str(config.get("hidden_act", "gelu"))
     if activation not in _ACTIVATIONS:
         raise IncompatibleError(f"hidden_act {activation!r}; known: {sorted(_ACTIVATIONS)}")
-    width, num_heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    width, num_heads = (
+        positive_int(config, "hidden_size"),
+        positive_int(config, "num_attention_heads"),
+    )
     head_dim = width // num_heads
     encoder = Stack(
         name="encoder",
-        num_layers=int(config["num_hidden_layers"]),
+        num_layers=positive_int(config, "num_hidden_layers"),
         hidden_size=width,
         num_heads=num_heads,
         head_dim=head_dim,
@@ -74,10 +78,10 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     )
     return Architecture(
         stacks=(encoder,),
-        vocab_size=int(config["vocab_size"]),
+        vocab_size=positive_int(config, "vocab_size"),
         lm_head_path=None,
         lm_head_scale=1.0,
-        max_positions=int(config["max_position_embeddings"]),
+        max_positions=positive_int(config, "max_position_embeddings"),
         pad_token_id=int(config.get("pad_token_id", 0)),
         eos_token_id=None,
         decoder_start_token_id=None,

@@ -14,6 +14,7 @@ from adapters_store.families.architecture import (
     RelativeBias,
     Stack,
 )
+from adapters_store.families.config import positive_int
 from adapters_store.families.site import Site
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -25,7 +26,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 def _layers(config: Mapping[str, Any], stack: str) -> int:
-    num_layers = int(config["num_layers"])
+    num_layers = positive_int(config, "num_layers")
     if stack == "encoder":
         return num_layers
     num_decoder_layers = config.get("num_decoder_layers")
@@ -48,8 +49,8 @@ def _feed_forward(config: Mapping[str, Any]) -> tuple[bool, Activation]:
 
 def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
     """Every linear site in execution order: encoder layers first, q k v o, cross, gate in out."""
-    width, ffn = int(config["d_model"]), int(config["d_ff"])
-    inner = int(config["num_heads"]) * int(config["d_kv"])
+    width, ffn = positive_int(config, "d_model"), positive_int(config, "d_ff")
+    inner = positive_int(config, "num_heads") * positive_int(config, "d_kv")
     is_gated, _ = _feed_forward(config)
     found: list[Site] = []
     for stack in ("encoder", "decoder"):
@@ -83,9 +84,9 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
             Stack(
                 name="decoder" if is_decoder else "encoder",
                 num_layers=_layers(config, name),
-                hidden_size=int(config["d_model"]),
-                num_heads=int(config["num_heads"]),
-                head_dim=int(config["d_kv"]),
+                hidden_size=positive_int(config, "d_model"),
+                num_heads=positive_int(config, "num_heads"),
+                head_dim=positive_int(config, "d_kv"),
                 attention_scale=1.0,
                 is_causal=is_decoder,
                 has_cross=is_decoder,
@@ -109,9 +110,9 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     is_scaled = bool(config.get("scale_decoder_outputs", is_tied))
     return Architecture(
         stacks=tuple(stacks),
-        vocab_size=int(config["vocab_size"]),
+        vocab_size=positive_int(config, "vocab_size"),
         lm_head_path="lm_head",
-        lm_head_scale=float(config["d_model"]) ** -0.5 if is_scaled else 1.0,
+        lm_head_scale=float(positive_int(config, "d_model")) ** -0.5 if is_scaled else 1.0,
         max_positions=None,
         pad_token_id=int(config.get("pad_token_id", 0)),
         eos_token_id=int(config.get("eos_token_id", 1)),

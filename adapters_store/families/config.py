@@ -1,0 +1,20 @@
+"""Reading a model's config.json with answers that name the key that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters_store.errors import InvalidArtefactError
+
+
+def positive_int(config: Mapping[str, Any], key: str) -> int:
+    """A positive whole number of the configuration; raises InvalidArtefactError otherwise."""
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        found = "missing" if key not in config else repr(value)
+        raise InvalidArtefactError(
+            f"{key} in config.json is {found}; expected a positive whole number",
+            hint="Give the folder of a complete model, as save_pretrained writes it.",
+        )
+    return value
