@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def strict_json(data: bytes, what: str) -> Json:
     """Parse JSON that has one meaning only; ``what`` names the document in the error.
 
     Raises :class:`~adapters_store.errors.InvalidArtefactError` for bytes that are not UTF-8 JSON,
-    repeated keys, NaN or infinity, and nesting too deep to read.
+    repeated keys, NaN or infinity, and numbers or nesting too long to read.
     """
 
     def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -43,8 +44,16 @@ def strict_json(data: bytes, what: str) -> Json:
     def refuse(constant: str) -> None:
         raise InvalidArtefactError(f"{what} holds {constant}, which is not a JSON number")
 
+    def finite(text: str) -> float:
+        number = float(text)
+        if math.isinf(number):
+            raise InvalidArtefactError(f"{what} holds {text[:40]}, which is not a finite number")
+        return number
+
     try:
-        value: Json = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refuse)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        value: Json = json.loads(
+            data.decode(), object_pairs_hook=unique, parse_constant=refuse, parse_float=finite
+        )
+    except (ValueError, RecursionError) as error:
         raise InvalidArtefactError(f"{what} is not JSON in UTF-8: {error}") from error
     return value

@@ -6,16 +6,16 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from adapters_store.errors import ConflictError, CorruptStoreError, UsageError
+from adapters_store.printing import print_json, print_table, print_versions
 
 if TYPE_CHECKING:
-    from adapters_store.records import Version
     from adapters_store.store import Store
 
 DEFAULT_STORE = "~/.patchbay"
@@ -74,9 +74,9 @@ def list_names(
     with _open(location) as store:
         found = store.list(tenant=tenant, kind=kind, limit=limit, after=after)
     if as_json:
-        _print_json([version.as_json() for version in found])
+        print_json([version.as_json() for version in found])
     else:
-        _print_versions(found)
+        print_versions(found)
     if len(found) == limit:
         click.echo(f"There may be more: --after {found[-1].full_name}", err=True)
 
@@ -95,7 +95,7 @@ def show(location: str, reference: str, as_json: bool) -> None:
     document = manifest.model_dump(mode="json")
     if as_json:
         about = {"all_aliases": aliases, "live_versions": numbers, "manifest": document}
-        _print_json(version.as_json() | about)
+        print_json(version.as_json() | about)
         return
     signature = manifest.signature
     primitives = sorted({part.primitive for part in manifest.parts})
@@ -121,7 +121,7 @@ def show(location: str, reference: str, as_json: bool) -> None:
         )
     for key, value in manifest.provenance.items():
         rows.append((key, value if isinstance(value, str) else json.dumps(value)))
-    _print_table(rows)
+    print_table(rows)
 
 
 @adapters.command("push")
@@ -162,7 +162,7 @@ def push(
         chosen = () if no_alias else (aliases or ("prod",))
         version = store.publish(name, artefact, aliases=chosen)
     if as_json:
-        _print_json(version.as_json())
+        print_json(version.as_json())
     else:
         click.echo(version.reference)
 
@@ -254,9 +254,9 @@ def verify(location: str, reference: str | None, as_json: bool) -> None:
     with _open(location) as store:
         findings = store.verify(reference)
     if as_json:
-        _print_json([finding.as_json() for finding in findings])
+        print_json([finding.as_json() for finding in findings])
     else:
-        _print_table([(item.reference, item.blob, item.problem, item.message) for item in findings])
+        print_table([(item.reference, item.blob, item.problem, item.message) for item in findings])
     if findings:
         raise CorruptStoreError(f"{len(findings)} damaged blobs found")
     click.echo("Everything is sound.", err=True)
@@ -274,33 +274,3 @@ def _register(store: Store, backbone: Any) -> None:
     if backbone.fingerprint not in known:
         record = store.add_backbone(backbone)
         click.echo(f"Registered backbone {record.name} ({record.fingerprint})", err=True)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_versions(found: Sequence[Version]) -> None:
-    rows = [("NAME", "VERSION", "KIND", "ALIASES", "BYTES", "CREATED", "DIGEST")]
-    for version in found:
-        rows.append(
-            (
-                version.full_name,
-                str(version.number),
-                version.kind,
-                ",".join(version.aliases) or "-",
-                str(version.data_bytes),
-                version.created_at[:19],
-                version.digest[:19],
-            )
-        )
-    _print_table(rows)
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    if not rows:
-        return
-    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths))
-        click.echo(line.rstrip())

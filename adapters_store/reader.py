@@ -124,7 +124,15 @@ class StoreReader:
                 return cached
         from adapters_store.manifest import parse_manifest
 
-        manifest = parse_manifest(self._blobs.get(digest), limits=self._limits)
+        try:
+            data = self._blobs.get(digest)
+        except NotFoundError as error:
+            with self._database.read() as connection:
+                is_recorded = version_rows.has_artefact(connection, digest)
+            if is_recorded:
+                raise CorruptStoreError(f"the manifest of artefact {digest} is missing") from error
+            raise
+        manifest = parse_manifest(data, limits=self._limits)
         with self._lock:
             self._manifests[digest] = manifest
             while len(self._manifests) > _MAX_CACHED_MANIFESTS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Update, select, update
 
 from adapters_store.catalog import versions
 from adapters_store.catalog.clock import now
@@ -32,13 +32,8 @@ def delete(
             raise DeletedError(f"{reference.full_name} is already deleted")
     else:
         doomed = [versions.resolve(connection, reference)]
-    name_id = versions.name_id(connection, reference)
-    numbers = [version.number for version in doomed]
-    connection.execute(
-        update(VERSIONS)
-        .where(VERSIONS.c.name_id == name_id, VERSIONS.c.number.in_(numbers))
-        .values(deleted_at=now(), deleted_by=actor, delete_reason=reason)
-    )
+    chosen = _these(connection, reference, doomed).where(VERSIONS.c.deleted_at.is_(None))
+    connection.execute(chosen.values(deleted_at=now(), deleted_by=actor, delete_reason=reason))
     for digest in sorted({version.digest for version in doomed if version.kind == "bank"}):
         _check_no_dependents(connection, digest)
     return doomed
@@ -55,13 +50,8 @@ def restore(connection: Connection, reference: Reference) -> list[Version]:
         found = [v for v in (versions.find(connection, reference),) if v.is_deleted]
     if not found:
         raise ConflictError(f"{reference} is not deleted; there is nothing to restore")
-    name_id = versions.name_id(connection, reference)
-    numbers = [version.number for version in found]
-    connection.execute(
-        update(VERSIONS)
-        .where(VERSIONS.c.name_id == name_id, VERSIONS.c.number.in_(numbers))
-        .values(deleted_at=None, deleted_by=None, delete_reason=None)
-    )
+    chosen = _these(connection, reference, found)
+    connection.execute(chosen.values(deleted_at=None, deleted_by=None, delete_reason=None))
     for bank in sorted({version.bank for version in found if version.bank is not None}):
         try:
             check_bank_is_live(connection, bank)
@@ -70,6 +60,12 @@ def restore(connection: Connection, reference: Reference) -> list[Version]:
                 f"{reference} cannot come back: {error.message}", hint="Restore its bank first."
             ) from error
     return found
+
+
+def _these(connection: Connection, reference: Reference, found: Sequence[Version]) -> Update:
+    """An update of a bare name's every version, or of the one version that was found."""
+    chosen = update(VERSIONS).where(VERSIONS.c.name_id == versions.name_id(connection, reference))
+    return chosen if reference.is_bare else chosen.where(VERSIONS.c.number == found[0].number)
 
 
 def _check_no_dependents(connection: Connection, bank: str) -> None:

@@ -154,6 +154,12 @@ def list_everything(connection: Connection) -> list[Version]:
     return [as_version(row) for row in connection.execute(query)]
 
 
+def has_artefact(connection: Connection, digest: str) -> bool:
+    """True where an artefact of that digest was ever published."""
+    query = select(ARTEFACTS.c.digest).where(ARTEFACTS.c.digest == digest)
+    return connection.execute(query).first() is not None
+
+
 def name_id(connection: Connection, reference: Reference) -> int:
     """The key of a name's row; raises NotFoundError."""
     query = select(NAMES.c.id).where(

@@ -13,6 +13,7 @@ from store_kit import bank, low_rank, routing, save_t5
 from adapters_store.artefact import read_artefact, write_artefact
 from adapters_store.backbone import Backbone
 from adapters_store.blobs.local import LocalBlobs
+from adapters_store.cli import adapters
 from adapters_store.store import Store
 from patchbay.cli import COMMANDS, main
 
@@ -168,6 +169,20 @@ def test_the_group_takes_the_store_too(cli, pushed, tmp_path, monkeypatch):
     assert "acme/echo" in cli("--store", tmp_path / "store", "ls")[1]
     assert "acme/echo" in cli("ls", "--store", tmp_path / "store")[1]
     assert cli("--store", tmp_path / "store", "ls", "--store", tmp_path / "other")[0] == 3
+
+
+def test_the_tree_of_verbs_is_frozen():
+    verbs = {name: sorted(o.name for o in c.params) for name, c in adapters.commands.items()}
+    assert verbs == {
+        "ls": ["after", "as_json", "kind", "limit", "location", "tenant"],
+        "show": ["as_json", "location", "reference"],
+        "push": ["aliases", "as_json", "backbone_folder", "folder", "location", "name", "no_alias"],
+        "pull": ["folder", "location", "reference"],
+        "alias": ["alias", "expected", "location", "name", "reason", "version"],
+        "rm": ["location", "reason", "reference", "yes"],
+        "restore": ["location", "reference"],
+        "verify": ["as_json", "location", "reference"],
+    }
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:

@@ -80,6 +80,18 @@ def test_a_page_of_names_is_quick_anywhere(large):
     assert time.thread_time() - start < 0.1
 
 
+def test_a_name_with_very_many_versions_is_deleted_and_restored_whole(large):
+    many = 33_000
+    row = {"name_id": 11, "digest": digest_for(11_001), "actor": "x", "created_at": WHEN}
+    with large._database.write() as connection:
+        rows = [row | {"number": number} for number in range(NUM_EACH + 1, many + 1)]
+        connection.execute(insert(VERSIONS), rows)
+    assert len(large.delete("t11/n11", reason="all of it")) == many
+    assert large.list(tenant="t11", limit=1)[0].name != "n11"
+    assert len(large.restore("t11/n11")) == many
+    assert large.resolve("t11/n11@latest").number == many
+
+
 @pytest.mark.parametrize("query", [_BY_ALIAS, _BY_DEFAULT, _BY_LATEST, _BY_DIGEST])
 def test_no_query_for_a_reference_scans_a_table(large, query):
     values = {"tenant": "t11", "name": "n111", "alias": "prod", "digest": digest_for(1)}
