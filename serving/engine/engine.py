@@ -12,6 +12,7 @@ from collections import Counter
 import torch
 
 from adapters_store.backbone import Backbone
+from adapters_store.errors import UsageError
 from serving.engine.answers import answer, not_finite
 from serving.engine.batch import DecodeBatch
 from serving.engine.checks import check
@@ -23,7 +24,7 @@ from serving.engine.row import Row
 from serving.engine.sampler import Choice, choose
 from serving.engine.scheduler import Scheduler
 from serving.engine.stats import EngineStats
-from serving.engine.weights import load_weights
+from serving.engine.weights import Weights, load_weights
 from serving.primitives.prepared import Target
 from serving.residency.cache import AdapterCache
 from serving.residency.loader import ArtefactLoader
@@ -32,19 +33,30 @@ from serving.residency.loader import ArtefactLoader
 class Engine:
     """Serves one backbone with any number of adapters.
 
-    ``loader`` reads artefacts by digest; see :class:`ArtefactLoader`. Raises IncompatibleError
-    when the folder lacks a parameter. Sets torch's thread count for the whole process.
+    ``loader`` reads artefacts by digest; see :class:`ArtefactLoader`. Engines of one process may
+    share ``weights`` (:func:`load_weights`), which are only read. Raises IncompatibleError when
+    the folder lacks a parameter, and UsageError for shared weights of another dtype. Sets torch's
+    thread count for the whole process.
     """
 
     def __init__(
-        self, backbone: Backbone, loader: ArtefactLoader, config: EngineConfig | None = None
+        self,
+        backbone: Backbone,
+        loader: ArtefactLoader,
+        config: EngineConfig | None = None,
+        *,
+        weights: Weights | None = None,
     ) -> None:
         self.config = config or EngineConfig()
         torch.set_num_threads(self.config.num_threads)
         self.backbone = backbone
         self._architecture = backbone.architecture
         with torch.inference_mode():
-            self._weights = load_weights(backbone, self.config.torch_dtype)
+            self._weights = weights or load_weights(backbone, self.config.torch_dtype)
+            if self._weights.dtype != self.config.torch_dtype:
+                raise UsageError(
+                    f"the shared weights are {self._weights.dtype}; dtype is {self.config.dtype}"
+                )
             has_decoder = self._weights.lm_head is not None
             self._batch = DecodeBatch(self._weights, self.config) if has_decoder else None
         target = Target(self._weights.layout, self.config.torch_dtype, self._weights.device)

@@ -36,6 +36,7 @@ class Weights:
     stacks: dict[str, Stack]
     biases: dict[str, RelativeBiasTable | None]
     lm_head: Tensor | None
+    dtype: torch.dtype
     device: torch.device
 
 
@@ -103,7 +104,7 @@ def load_weights(backbone: Backbone, dtype: torch.dtype) -> Weights:
     if architecture.lm_head_path is not None:
         weight_VD = checkpoint.get(f"{architecture.lm_head_path}.weight")
         lm_head = (weight_VD * architecture.lm_head_scale).t().contiguous()
-    return Weights(layout, stacks, biases, lm_head, torch.device("cpu"))
+    return Weights(layout, stacks, biases, lm_head, dtype, torch.device("cpu"))
 
 
 def _norm(checkpoint: _Checkpoint, record: Norm, path: str) -> Normalisation:

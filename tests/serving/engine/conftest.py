@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from benchmarks.synthetic import (
     make_routing,
     make_t5,
 )
-from serving.engine import Engine, EngineConfig
+from serving.engine import Engine, EngineConfig, Weights, load_weights
 
 
 @dataclass
@@ -31,12 +32,17 @@ class World:
     routings: list[str]
     engines: list[Engine]
 
+    @cached_property
+    def weights(self) -> Weights:
+        return load_weights(self.backbone, torch.float32)
+
     @property
     def tasks(self) -> list[str | None]:
         return [None, *self.loras, *self.routings]
 
     def engine(self, **config: object) -> Engine:
-        engine = Engine(self.backbone, self.loader, EngineConfig(**config))
+        weights = None if "dtype" in config else self.weights
+        engine = Engine(self.backbone, self.loader, EngineConfig(**config), weights=weights)
         self.engines.append(engine)
         return engine
 

@@ -100,7 +100,7 @@ def test_impossible_sampling_is_refused(values):
 
 
 def test_every_wrong_setting_is_reported_at_once():
-    with pytest.raises(UsageError, match="max_rows.*dtype.*mixture_form"):
+    with pytest.raises(UsageError, match=r"max_rows.*dtype.*mixture_form"):
         EngineConfig(max_rows=0, dtype="int3", mixture_form="fast")
 
 
