@@ -19,14 +19,18 @@ ROUTERS = (
 )
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application of a service; starting and closing the service stays with the caller."""
+def create_app(service: Service, *, adds_request_id: bool = True) -> FastAPI:
+    """The application of a service; starting and closing the service stays with the caller.
+
+    ``adds_request_id`` False is for a proxy in front that puts ``x-request-id`` on responses.
+    """
     app = FastAPI(
         title="Patchbay",
         summary="Thousands of fine-tuned tasks from one frozen backbone.",
         version=product_version(),
     )
     app.state.service = service
+    app.state.adds_request_id = adds_request_id
     envelope.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -35,5 +39,6 @@ def create_app(service: Service) -> FastAPI:
         limits=service.config.limits,
         metrics=service.metrics,
         is_open=service.keys.is_open,
+        adds_request_id=adds_request_id,
     )
     return app

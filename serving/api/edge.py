@@ -27,13 +27,20 @@ class Edge:
     """Wraps the application.
 
     ``is_open`` (development mode) refuses requests that a web page of another site makes a
-    browser send: their Origin or Host is not loopback.
+    browser send: their Origin or Host is not loopback. ``adds_request_id`` False leaves the
+    response header ``x-request-id`` to the proxy in front.
     """
 
     def __init__(
-        self, app: ASGIApp, limits: LimitsSection, metrics: Metrics, is_open: bool
+        self,
+        app: ASGIApp,
+        limits: LimitsSection,
+        metrics: Metrics,
+        is_open: bool,
+        adds_request_id: bool,
     ) -> None:
         self._app, self._limits, self._metrics, self._is_open = app, limits, metrics, is_open
+        self._adds_request_id = adds_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,7 +58,8 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                if self._adds_request_id:
+                    MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
         try:

@@ -148,7 +148,9 @@ def _respond(
     request: Request, body: dict[str, Any], status: int, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     request.scope.setdefault("state", {})["error_code"] = body["error"]["code"]
-    made = {"x-request-id": body["request_id"], **(headers or {})}
+    made = dict(headers or {})
+    if status == 500 and request.app.state.adds_request_id:
+        made["x-request-id"] = body["request_id"]
     if status not in _RETRYABLE and status < 500:
         made["x-should-retry"] = "false"
     return JSONResponse(body, status, made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +24,7 @@ class Tokenizer:
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        from transformers import AutoTokenizer
-
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"cannot load the tokenizer of {folder}: {error}") from error
+        self._tokenizer = _load(folder)
         self.vocab_size = vocab_size
         self._special = frozenset(int(token) for token in self._tokenizer.all_special_ids)
         self._is_bytes = type(self._tokenizer).__name__.startswith("ByT5")
@@ -62,6 +58,28 @@ class Tokenizer:
         if self._is_bytes:
             return ByteDetokenizer(int(self._tokenizer.offset))
         return WordDetokenizer(self._tokenizer, self._special)
+
+
+def _load(folder: Path) -> Any:
+    """The folder's tokenizer, where possible by its own class: ``AutoTokenizer`` loads torch."""
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        if settings.get("tokenizer_class") == "ByT5Tokenizer":
+            from transformers.models.byt5.tokenization_byt5 import ByT5Tokenizer
+
+            return ByT5Tokenizer.from_pretrained(str(folder), local_files_only=True)
+        if (folder / "tokenizer.json").is_file():
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"cannot load the tokenizer of {folder}: {error}",
+            hint="The folder needs the files that `tokenizer.save_pretrained` writes.",
+        ) from error
 
 
 class ByteDetokenizer:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from ray import serve
 
-from serving.api.app import create_app
-from serving.api.service import Service
 from serving.config import ServeConfig
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 INGRESS_CPUS = 0.1
 
@@ -19,6 +19,8 @@ class Ingress:
     """One replica. It is ready when every backbone is warm, and unhealthy when a core is gone."""
 
     async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]
+        from serving.api.service import Service
+
         replica = serve.get_replica_context().replica_id.unique_id
         self.service = Service(ServeConfig.model_validate(config), replica)
         try:
@@ -28,7 +30,9 @@ class Ingress:
             raise
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self.service)
+        from serving.api.app import create_app
+
+        return create_app(self.service, adds_request_id=False)
 
     async def check_health(self) -> None:
         """Raise when a core is gone or stalled; Serve then replaces this replica."""

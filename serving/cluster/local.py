@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import serving
 from adapters_store.errors import UnavailableError
 from serving.config import ServeConfig
 
+APPLICATION = "patchbay"
 OBJECT_STORE_BYTES = 100 * 2**20
 
 
@@ -22,9 +24,10 @@ OBJECT_STORE_BYTES = 100 * 2**20
 def serve_locally(config: ServeConfig) -> Iterator[str]:
     """Start a private local Ray, deploy the application, yield its URL, stop everything.
 
-    Ray listens with a random token of its own, without dashboard and usage reports. Raises
-    :class:`UnavailableError` when the application does not come up.
+    Ray runs without dashboard and usage reports, behind a random token, on the loopback interface
+    alone. Raises :class:`UnavailableError` when the application does not come up.
     """
+    config = config.model_copy(update={"port": _claim_port(config.host, config.port)})
     _prepare_environment(config)
     import ray
     from ray import serve
@@ -43,9 +46,10 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
             logging_level=logging.WARNING,
             configure_logging=False,
         )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": config.host, "port": config.port})
         try:
-            serve.run(build_app(config), name="patchbay", route_prefix="/", _blocking=True)
+            serve.run(build_app(config), name=APPLICATION, route_prefix="/")
         except RuntimeError as error:
             raise UnavailableError(
                 f"the application did not come up: {error}",
@@ -54,12 +58,33 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
         yield f"http://{config.host}:{config.port}"
     finally:
         if ray.is_initialized():
-            serve.shutdown()
+            serve.delete(APPLICATION)
             ray.shutdown()
         shutil.rmtree(run_folder, ignore_errors=True)
 
 
+def _claim_port(host: str, port: int) -> int:
+    """A port that is free now: ``port`` itself, or any for 0; raises UnavailableError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot listen on {host}:{port}: {error.strerror}",
+                hint="Choose another one with --port; 0 takes any free port.",
+            ) from error
+        claimed: int = probe.getsockname()[1]
+        return claimed
+
+
 def _prepare_environment(config: ServeConfig) -> None:
+    """Settings that Ray reads when it is imported; what the caller has set stays.
+
+    ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER`` 0 makes a node take 127.0.0.1 as its address, so that
+    none of Ray's own ports is open to the network.
+    """
     root = str(Path(serving.__file__).parent.parent)
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
@@ -69,6 +94,8 @@ def _prepare_environment(config: ServeConfig) -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if config.proxy == "haproxy" else "0",
     }
     if config.proxy == "haproxy":

@@ -27,9 +27,8 @@ class Core:
 
 
 @contextmanager
-def build_core(spec: CoreSpec) -> Iterator[Core]:
-    """Load the backbone and open the store; both are closed at the end."""
-    backbone = Backbone.from_folder(spec.backbone.folder)
+def build_core(spec: CoreSpec, backbone: Backbone) -> Iterator[Core]:
+    """Load the backbone's weights and open the store; both are closed at the end."""
     config = EngineConfig(dtype=spec.backbone.dtype, **spec.engine.model_dump())
     with Store.open(spec.store) as store:
         loader = StoreLoader(store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -12,9 +13,11 @@ from adapters_store.errors import PatchbayError
 from serving.core.codec import decode, encode
 from serving.core.messages import Cancel, Heartbeat, Stats, StepReport, Stop, Submit, ToClient
 from serving.core.stats import describe
-from serving.engine.engine import Engine
 from serving.engine.events import Embedded, Event, Failed, Finished, Scored
 from serving.engine.request import Request
+
+if TYPE_CHECKING:
+    from serving.engine.engine import Engine
 
 HEARTBEAT_S = 1.0
 STATS_S = 0.2

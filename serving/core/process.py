@@ -14,6 +14,7 @@ import time
 
 import zmq
 
+from adapters_store.backbone import Backbone
 from adapters_store.errors import PatchbayError
 from serving.core.codec import encode
 from serving.core.loop import CoreLoop
@@ -49,9 +50,10 @@ def main() -> int:
 def _serve(
     spec: CoreSpec, socket: zmq.Socket[bytes], stopping: threading.Event, started: float
 ) -> int:
+    backbone = Backbone.from_folder(spec.backbone.folder)
     from serving.core.build import build_core, warm_up
 
-    with build_core(spec) as core:
+    with build_core(spec, backbone) as core:
         warm_up(core.engine)
         socket.send(encode(Ready(core.fingerprint, os.getpid(), time.perf_counter() - started)))
         CoreLoop(core.engine, socket, stopping, core.loader.take_loads).run()

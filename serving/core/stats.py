@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from serving.core.messages import Stats
-from serving.engine.stats import EngineStats
+
+if TYPE_CHECKING:
+    from serving.engine.stats import EngineStats
 
 
 def describe(stats: EngineStats, loads_s: tuple[float, ...]) -> Stats:

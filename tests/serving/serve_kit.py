@@ -20,7 +20,9 @@ from adapters_store.backbone import Backbone
 from adapters_store.manifest import BankPart, HeadPart, LowRankPart, RoutingPart, TaskSignature
 from adapters_store.store import Store
 from serving.config import BackboneConfig, EngineSection, ServeConfig
+from serving.tenancy import hash_key
 
+DEVELOPMENT_KEY = "pb-dev-test"
 LABELS = ("red", "green", "blue")
 WORDS = ("the", "sky", "is", "blue", "grass", "green", "fire", "red", "a", "b", "c", "d")
 NUM_SKILLS, NUM_HEADS, RANK = 3, 2, 2
@@ -169,6 +171,7 @@ def serve_config(store: Path, *folders: Path, **changes: object) -> ServeConfig:
     values: dict[str, object] = {
         "store": store,
         "backbones": [BackboneConfig(name=one.name, folder=one) for one in folders],
+        "development_key_hash": hash_key(DEVELOPMENT_KEY),
         "engine": EngineSection(max_rows=8, max_waiting=64),
     }
     return ServeConfig.model_validate(values | changes)

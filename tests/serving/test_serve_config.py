@@ -1,0 +1,72 @@
+"""Configuration: file < environment < flags, with every problem named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from adapters_store.errors import UsageError
+from serving.cli import serve
+from serving.config import BUNDLED_NAME, is_loopback, load_config
+
+
+def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("port: 1111\nnum_replicas: 2\nengine: {max_rows: 5}\nhost: 127.0.0.2\n")
+    config = load_config(file, {"PATCHBAY_PORT": "2222", "PATCHBAY_STORE": "/s"}, {"port": 3333})
+    assert (config.port, config.num_replicas, config.engine.max_rows) == (3333, 2, 5)
+    assert (config.host, config.store) == ("127.0.0.2", Path("/s"))
+    assert config.backbones[0].name == BUNDLED_NAME
+    assert load_config(file, {"PATCHBAY_PORT": "2222"}).port == 2222
+
+
+def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("port: 99999\ncolour: red\nengine: {max_rows: 0}\n")
+    with pytest.raises(UsageError) as failure:
+        load_config(file, {})
+    for word in ("port", "colour", "engine.max_rows"):
+        assert word in failure.value.message
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\xff"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UsageError):
+        load_config(file, {})
+
+
+def test_an_open_host_needs_keys() -> None:
+    with pytest.raises(UsageError, match="no keys"):
+        load_config(None, {}, {"host": "0.0.0.0"})
+    keys = [{"hash": "sha256:" + "0" * 64}]
+    assert not load_config(None, {}, {"host": "0.0.0.0", "keys": keys}).is_development
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("10.0.0.1", False),
+        ("", False),
+        ("localhost.evil.example", False),
+    ],
+)
+def test_loopback_is_recognised(host: str, expected: bool) -> None:
+    assert is_loopback(host) == expected
+
+
+def test_the_command_shows_its_effective_configuration(tmp_path: Path) -> None:
+    run = CliRunner().invoke(
+        serve, ["--check", "--port", "9", "--backbone", f"mine={tmp_path}", "--dtype", "bfloat16"]
+    )
+    assert run.exit_code == 0, run.output
+    assert '"name": "mine"' in run.output
+    assert '"dtype": "bfloat16"' in run.output
+    assert CliRunner().invoke(serve, ["--check", "--host", "0.0.0.0"]).exit_code == 2
