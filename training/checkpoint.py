@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from adapters_store.errors import IncompatibleError, TrainingError
+
 _NAME = "checkpoint.pt"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise TrainingError(
+            f"checkpoint {path} cannot be read: {error}", hint="Start the run again."
+        ) from error
+    return state
 
 
 def _trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -37,9 +50,7 @@ def save(folder: Path, step: int, model: torch.nn.Module, optimizer: Any, schedu
 def latest_step(folder: Path) -> int | None:
     """The step of the stored checkpoint, or None."""
     path = folder / _NAME
-    if not path.exists():
-        return None
-    return int(torch.load(path, weights_only=True, mmap=True)["step"])
+    return int(_read(path)["step"]) if path.exists() else None
 
 
 def resume(folder: Path, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> int:
@@ -47,7 +58,7 @@ def resume(folder: Path, model: torch.nn.Module, optimizer: Any, scheduler: Any)
     path = folder / _NAME
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = _read(path)
     load_weights(model, state["weights"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
@@ -59,9 +70,10 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> No
     """Copy named weights into the model's trainable parameters; the names must agree exactly."""
     own = _trainable(model)
     if own.keys() != weights.keys():
-        raise ValueError(
+        raise IncompatibleError(
             f"checkpoint names differ from the model's: missing {sorted(own.keys() - weights)}, "
-            f"extra {sorted(weights.keys() - own.keys())}"
+            f"extra {sorted(weights.keys() - own.keys())}",
+            hint="Resume with the recipe that the run was started with.",
         )
     with torch.no_grad():
         for name, parameter in own.items():
@@ -70,5 +82,5 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> No
 
 def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
     """The trainable weights of the stored checkpoint, by parameter name."""
-    weights: dict[str, torch.Tensor] = torch.load(folder / _NAME, weights_only=True)["weights"]
+    weights: dict[str, torch.Tensor] = _read(folder / _NAME)["weights"]
     return weights

@@ -18,7 +18,6 @@ class TaskContext:
     tasks: torch.Tensor
     rows: torch.Tensor
     version: int = 0
-    is_active: bool = True
 
     def set(self, task_of_row: torch.Tensor) -> None:
         """Enter a batch; ``task_of_row`` (R,) int64 holds each row's task index."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -71,10 +71,8 @@ class AdaptedLinear(nn.Module):
         return factors
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The adapted map; equal to the base where the context is switched off."""
+        """The adapted map."""
         y: torch.Tensor = self.base(x)
-        if not self._context.is_active:
-            return y
         a, b, scale = self._row_factors()
         if a.shape[0] == 1:
             return y + (x @ a[0]) @ _scaled(b[0], scale)
@@ -89,7 +87,7 @@ class AdaptedLinear(nn.Module):
 def inject(
     model: nn.Module,
     sites: Iterable[Site],
-    methods: dict[str, SiteMethod],
+    methods: Mapping[str, SiteMethod],
     context: TaskContext,
 ) -> dict[str, AdaptedLinear]:
     """Replace each site's module by an :class:`AdaptedLinear`; returns them by site name.
@@ -112,3 +110,10 @@ def inject(
         setattr(parent, leaf, wrapped)
         adapted[site.name] = wrapped
     return adapted
+
+
+def eject(model: nn.Module, adapted: Mapping[str, AdaptedLinear]) -> None:
+    """Undo :func:`inject`: every site's own linear map returns to its place."""
+    for wrapped in adapted.values():
+        parent_path, _, leaf = wrapped.method.site.module_path.rpartition(".")
+        setattr(model.get_submodule(parent_path), leaf, wrapped.base)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -15,34 +15,54 @@ from training.methods import MethodConfig, SiteMethod, build_site_method
 
 
 class AdaptedModel(nn.Module):
-    """``model`` (a transformers model) with ``method`` at ``sites``, and heads per task if any.
+    """``model`` (a transformers model) with a method per site, and heads per task if any.
 
-    ``heads[t]`` maps a pooled hidden state to task t's labels. ``trains_backbone`` leaves the
-    backbone's own weights trainable (pretraining); otherwise they are frozen.
+    ``methods`` goes by canonical site name, in the order of ``sites``. ``heads[t]`` maps a pooled
+    hidden state to task t's labels. ``trains_backbone`` leaves the backbone's own weights
+    trainable (pretraining); otherwise they are frozen and dropout stays off.
     """
 
     def __init__(
         self,
         model: Any,
         sites: Sequence[Site],
-        method: MethodConfig,
+        methods: Mapping[str, SiteMethod],
         *,
         trains_backbone: bool = False,
         num_labels: Sequence[int] = (),
-        hidden_size: int = 0,
     ) -> None:
         super().__init__()
         model.requires_grad_(trains_backbone)
+        self.trains_backbone = trains_backbone
         self.context = TaskContext(torch.zeros(1, dtype=torch.long), torch.zeros(1).long())
-        self.method = method
-        methods: dict[str, SiteMethod] = {s.name: build_site_method(s, method) for s in sites}
         self.sites = inject(model, sites, methods, self.context)
         self.model = model
+        hidden_size = model.config.hidden_size
         self.heads = nn.ModuleList(nn.Linear(hidden_size, n) for n in num_labels)
+
+    @classmethod
+    def build(cls, model: Any, sites: Sequence[Site], method: MethodConfig, **options: Any) -> Self:
+        """The model with one fresh ``method`` per site; ``options`` as in the constructor."""
+        return cls(model, sites, {s.name: build_site_method(s, method) for s in sites}, **options)
+
+    def train(self, mode: bool = True) -> Self:
+        """Enter training mode; a frozen backbone stays as it is served, without dropout."""
+        return super().train(mode and self.trains_backbone)
 
     def site_methods(self) -> dict[str, SiteMethod]:
         """The method's modules by canonical site name."""
         return {name: adapted.method for name, adapted in self.sites.items()}
+
+    def head(self, task: int) -> nn.Linear:
+        """Task ``task``'s classifier over the pooled hidden state."""
+        head = self.heads[task]
+        if not isinstance(head, nn.Linear):
+            raise TypeError(f"head {task} is a {type(head).__name__}; expected Linear")
+        return head
+
+    def num_trained(self) -> int:
+        """The number of parameters that require gradients."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def forward(self, task_of_row: torch.Tensor, **inputs: torch.Tensor) -> Any:
         """The backbone's forward with each row adapted to its task (R,)."""

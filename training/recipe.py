@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +20,14 @@ class BackboneSection(_Section):
     """Where the backbone comes from: a folder or hub name, or ``scratch`` model settings.
 
     ``tokenizer`` names a folder, a hub name, or ``bytes`` (one token per UTF-8 byte, ByT5's ids).
+    ``local_bias_peak`` starts some heads of a relative-bias model on neighbouring tokens.
     """
 
     source: str | None = None
     scratch: dict[str, Any] | None = None
     tokenizer: str | None = None
     is_trained: bool = False
+    local_bias_peak: float | None = Field(default=None, gt=0)
 
 
 class TasksSection(_Section):
@@ -62,6 +65,7 @@ class TrainSection(_Section):
     router_learning_rate: float = Field(default=0.1, gt=0)
     backbone_learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
+    curriculum_steps: int = Field(default=0, ge=0)
     warmup_ratio: float = Field(default=0.06, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     seed: int = 0
@@ -85,14 +89,8 @@ class Recipe(_Section):
     train: TrainSection = TrainSection()
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe file; raises :class:`UsageError` that lists every bad field at once."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
+def parse_recipe(content: Any, where: str) -> Recipe:
+    """A recipe from plain data; raises :class:`UsageError` that lists every bad field at once."""
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -100,4 +98,54 @@ def load_recipe(path: Path) -> Recipe:
             f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
             for fault in error.errors()
         ]
-        raise UsageError(f"{path} has {len(faults)} fault(s): " + "; ".join(faults)) from error
+        raise UsageError(f"{where} has {len(faults)} fault(s): " + "; ".join(faults)) from error
+
+
+def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file; ``settings`` such as ``train.steps=10`` replace single fields.
+
+    Raises :class:`UsageError` for an unreadable file, a bad setting or a bad field.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no mapping of fields")
+    for setting in settings:
+        _replace(content, setting)
+    return parse_recipe(content, str(path))
+
+
+def _replace(content: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise UsageError(f"setting {setting!r}; expected key=value, such as train.steps=100")
+    *path, last = key.split(".")
+    for step in path:
+        inner = content.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"setting {setting!r}: {step} is no section")
+        content = inner
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"setting {setting!r} has a value that is not YAML: {error}") from error
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(__file__).parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a packaged recipe's name or of a path; raises :class:`UsageError`."""
+    packaged = packaged_recipes()
+    if name in packaged:
+        return packaged[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise UsageError(f"no recipe {name!r}: neither a file nor one of {', '.join(packaged)}")

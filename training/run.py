@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from adapters_store.errors import NotFoundError
 from adapters_store.lazy import resolve
-from training import backbones
+from training import backbones, checkpoint
 from training.evaluation import accuracy
 from training.injection import select_sites
 from training.loop import Outcome, Report, fit
@@ -19,10 +19,24 @@ from training.methods import MethodConfig
 from training.model import AdaptedModel
 from training.objectives import OBJECTIVES
 from training.objectives.base import Objective
-from training.recipe import Recipe
-from training.sampler import TaskBalancedSampler
+from training.provenance import data_digest, environment
+from training.recipe import Recipe, parse_recipe
+from training.sampler import Curriculum, TaskBalancedSampler
 from training.sources import load_tasks
 from training.task import Task
+
+RECIPE_FILE = "recipe.json"
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of the run in ``folder``; raises :class:`NotFoundError` if there is no run."""
+    path = folder / RECIPE_FILE
+    if not path.is_file():
+        raise NotFoundError(
+            f"no run in {folder}: {RECIPE_FILE} is missing",
+            hint="`patchbay train ls` lists runs and recipes.",
+        )
+    return parse_recipe(json.loads(path.read_text(encoding="utf-8")), str(path))
 
 
 @dataclass
@@ -53,13 +67,12 @@ class Run:
             gate=method.gate,
         )
         is_classification = recipe.objective == "classification"
-        adapted = AdaptedModel(
+        adapted = AdaptedModel.build(
             model,
             select_sites(backbones.sites_of(model), method.sites),
             config,
             trains_backbone=recipe.backbone.is_trained,
             num_labels=[len(task.labels) for task in tasks] if is_classification else (),
-            hidden_size=model.config.hidden_size,
         )
         tokenizer = backbones.load_tokenizer(recipe.backbone)
         objective = resolve(OBJECTIVES, recipe.objective, "objective")(
@@ -70,6 +83,21 @@ class Run:
         )
         return cls(recipe, tasks, adapted, objective, tokenizer)
 
+    @classmethod
+    def restored(cls, folder: Path) -> Run:
+        """The run in ``folder`` with its checkpoint's weights, ready to evaluate or publish.
+
+        Raises :class:`NotFoundError` where the folder holds no run or no checkpoint.
+        """
+        if checkpoint.latest_step(folder) is None:
+            raise NotFoundError(
+                f"no checkpoint in {folder}", hint="Start with `patchbay train run RECIPE`."
+            )
+        run = cls.build(read_recipe(folder))
+        checkpoint.load_weights(run.model, checkpoint.stored_weights(folder))
+        run.model.eval()
+        return run
+
     def dev_scores(self, num_examples: int) -> dict[str, float]:
         """Exact match per task on the first ``num_examples`` dev examples."""
         return {
@@ -79,11 +107,21 @@ class Run:
         }
 
     def train(self, folder: Path, report: Report | None = None) -> Outcome:
-        """Train in ``folder``, which then holds recipe.json, log.jsonl and the checkpoint."""
+        """Train in ``folder``, going on from its checkpoint if it has one.
+
+        The folder then holds the recipe, the environment, log.jsonl, checkpoint and outcome.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
+        (folder / RECIPE_FILE).write_text(self.recipe.model_dump_json(indent=2) + "\n")
+        record = environment() | {"data": data_digest(self.tasks)}
+        (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
         train = self.recipe.train
-        sampler = TaskBalancedSampler(self.tasks, train.rows_per_step, train.seed)
+        sampler = TaskBalancedSampler(
+            self.tasks,
+            train.rows_per_step,
+            train.seed,
+            curriculum=Curriculum(train.curriculum_steps),
+        )
 
         def evaluate(step: int) -> dict[str, Any]:
             scores = self.dev_scores(train.eval_examples)
@@ -103,6 +141,3 @@ class Run:
         )
         (folder / "outcome.json").write_text(json.dumps(outcome.__dict__) + "\n")
         return outcome
-
-
-ReportFactory = Callable[[int], Report]

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from training.objectives.base import Row
+from training.suite.task import Example
 from training.task import Task
 
-_BATCHES_PER_DRAW = 8
+
+@dataclass(frozen=True, slots=True)
+class Curriculum:
+    """Shortest first: the share of drawn rows that train grows from ``start_share`` to 1.
+
+    A byte-level model finds copying sooner where there are few positions to look at, and short
+    steps are cheap. ``steps`` 0 switches it off.
+    """
+
+    steps: int = 0
+    start_share: float = 0.15
+
+    def share(self, step: int) -> float:
+        """The share at ``step``, linear in the steps."""
+        if step >= self.steps:
+            return 1.0
+        return self.start_share + (1.0 - self.start_share) * step / self.steps
+
+
+NO_CURRICULUM = Curriculum()
 
 
 class TaskBalancedSampler:
-    """Draws tasks uniformly and examples uniformly inside them.
+    """Draws tasks uniformly and examples uniformly inside them, without repeats where it can.
 
-    Several batches are drawn at once, sorted by input length and dealt in random order: rows of
-    similar length share a batch, which wastes little padding, while tasks stay mixed.
+    ``batches_per_draw`` batches are drawn at once, sorted by length and dealt in random order:
+    rows of similar length share a batch, which wastes little padding, while tasks stay mixed.
     """
 
     def __init__(
@@ -23,31 +45,44 @@ class TaskBalancedSampler:
         tasks: Sequence[Task],
         rows_per_step: int,
         seed: int,
-        length: Callable[[str], int] = len,
+        *,
+        batches_per_draw: int = 8,
+        curriculum: Curriculum = NO_CURRICULUM,
     ) -> None:
         self.tasks = tasks
         self.rows_per_step = rows_per_step
         self.seed = seed
-        self.length = length
+        self.batches_per_draw = batches_per_draw
+        self.curriculum = curriculum
         self._draw: tuple[int, list[list[Row]]] | None = None
-
-    def _drawn(self, draw: int) -> list[list[Row]]:
-        if self._draw is None or self._draw[0] != draw:
-            rng = random.Random(f"{self.seed}/{draw}")
-            rows: list[Row] = []
-            while len(rows) < self.rows_per_step * _BATCHES_PER_DRAW:
-                order = list(range(len(self.tasks)))
-                rng.shuffle(order)
-                rows += [(task, rng.choice(self.tasks[task].train)) for task in order]
-            rows = rows[: self.rows_per_step * _BATCHES_PER_DRAW]
-            rows.sort(key=lambda row: self.length(row[1].input) + self.length(row[1].output))
-            size = self.rows_per_step
-            batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-            rng.shuffle(batches)
-            self._draw = (draw, batches)
-        return self._draw[1]
 
     def batch(self, step: int) -> list[Row]:
         """The rows of training step ``step`` (from 0)."""
-        draw, part = divmod(step, _BATCHES_PER_DRAW)
-        return self._drawn(draw)[part]
+        draw, part = divmod(step, self.batches_per_draw)
+        if self._draw is None or self._draw[0] != draw:
+            share = self.curriculum.share(draw * self.batches_per_draw)
+            self._draw = (draw, self._drawn(random.Random(f"{self.seed}/{draw}"), share))
+        return self._draw[1][part]
+
+    def _drawn(self, rng: random.Random, share: float) -> list[list[Row]]:
+        size, num_rows = self.rows_per_step, self.rows_per_step * self.batches_per_draw
+        num_drawn = round(num_rows / share)
+        order: list[int] = []
+        while len(order) < num_drawn:
+            order += rng.sample(range(len(self.tasks)), len(self.tasks))
+        rows: list[Row] = []
+        for task, count in sorted(Counter(order[:num_drawn]).items()):
+            rows += [(task, example) for example in _pick(rng, self.tasks[task].train, count)]
+        if self.batches_per_draw > 1:
+            rows.sort(key=lambda row: len(row[1].input) + len(row[1].output))
+        rows = rows[:num_rows]
+        batches = [rows[start : start + size] for start in range(0, num_rows, size)]
+        rng.shuffle(batches)
+        return batches
+
+
+def _pick(rng: random.Random, examples: Sequence[Example], count: int) -> list[Example]:
+    picked: list[Example] = []
+    while len(picked) < count:
+        picked += rng.sample(examples, min(count - len(picked), len(examples)))
+    return picked

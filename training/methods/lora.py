@@ -16,13 +16,14 @@ class LoraSite(SiteMethod):
     """
 
     def __init__(self, site: Site, config: MethodConfig) -> None:
-        super().__init__(site, config)
+        super().__init__(site)
+        self.is_private, self.scale = config.is_private, config.scale
         num_private = config.num_tasks if config.is_private else 1
         self.a = uniform_init((num_private, site.in_features, config.rank), site.in_features)
         self.b = nn.Parameter(torch.zeros(num_private, config.rank, site.out_features))
 
     def factors(self, tasks: torch.Tensor) -> Factors:
         """The shared pair once (broadcast over rows), or each task's own."""
-        if not self.config.is_private:
+        if not self.is_private:
             tasks = torch.zeros_like(tasks)
-        return self.a[tasks], self.b[tasks], self.config.scale
+        return self.a[tasks], self.b[tasks], self.scale

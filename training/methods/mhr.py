@@ -11,7 +11,7 @@ from torch import nn
 
 from adapters_store.errors import UsageError
 from adapters_store.families import Site
-from training.methods.base import Factors, MethodConfig, SiteMethod, uniform_init
+from training.methods.base import BankMethod, Factors, MethodConfig, uniform_init
 
 _EPSILON = 1e-12
 _ROUTER_INIT = 1e-3
@@ -42,11 +42,20 @@ def compose(
     return a.reshape(num_tasks, num_heads * width, rank), b.reshape(num_tasks, rank, -1)
 
 
-class MhrSite(SiteMethod):
+@torch.no_grad()
+def average(a_HKDr: torch.Tensor, b_HKrO: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The uniform average of a bank's skills, ``a`` (in, r) and ``b`` (r, out): the -mu start."""
+    heads, skills = a_HKDr.shape[:2]
+    a, b = compose(a_HKDr.new_full((1, heads, skills), 1.0 / skills), a_HKDr, b_HKrO)
+    return a[0], b[0]
+
+
+class MhrSite(BankMethod):
     """A bank ``a`` (H, K, in/H, r), ``b`` (H, K, r, out/H) and router ``logits`` (T, H, K)."""
 
     def __init__(self, site: Site, config: MethodConfig) -> None:
-        super().__init__(site, config)
+        super().__init__(site)
+        self.gate_kind, self.scale = config.gate, config.scale
         heads, skills, rank = config.num_heads, config.num_skills, config.rank
         for side, width in (("in", site.in_features), ("out", site.out_features)):
             if width % heads:
@@ -62,17 +71,9 @@ class MhrSite(SiteMethod):
 
     def weights(self, tasks: torch.Tensor) -> torch.Tensor:
         """Routing weights (U, H, K) of the tasks, after the gate."""
-        return gate(self.logits[tasks], self.config.gate)
+        return gate(self.logits[tasks], self.gate_kind)
 
     def factors(self, tasks: torch.Tensor) -> Factors:
         """The tasks' composed factors."""
         a, b = compose(self.weights(tasks), self.a, self.b)
-        return a, b, self.config.scale
-
-    @torch.no_grad()
-    def average(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The uniform average of the skills, ``a`` (in, r) and ``b`` (r, out): the -mu start."""
-        heads, skills = self.logits.shape[1:]
-        uniform = torch.full((1, heads, skills), 1.0 / skills, dtype=self.a.dtype)
-        a, b = compose(uniform.to(self.a.device), self.a, self.b)
-        return a[0], b[0]
+        return a, b, self.scale

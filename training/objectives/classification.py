@@ -61,9 +61,9 @@ class Classification:
         """Mean cross entropy over the rows, each under its own task's head."""
         pooled = self._pooled(model, batch)
         total = pooled.new_zeros(())
-        for task in batch["task_of_row"].unique().tolist():
+        for task in sorted(set(batch["task_of_row"].tolist())):
             chosen = batch["task_of_row"] == task
-            logits = model.heads[task](pooled[chosen])
+            logits = model.head(task)(pooled[chosen])
             total = total + cross_entropy(logits, batch["labels"][chosen], reduction="sum")
         return total / len(pooled)
 
@@ -73,7 +73,7 @@ class Classification:
         device = next(model.parameters()).device
         batch = {name: value.to(device) for name, value in self._inputs(inputs).items()}
         batch["task_of_row"] = torch.full((len(inputs),), task, device=device)
-        logits: torch.Tensor = model.heads[task](self._pooled(model, batch))
+        logits: torch.Tensor = model.head(task)(self._pooled(model, batch))
         return logits
 
     def predict(self, model: AdaptedModel, task: int, inputs: Sequence[str]) -> list[str]:

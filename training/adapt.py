@@ -1,0 +1,192 @@
+"""Adaptation: one new task from a few examples, on a frozen backbone, to one artefact."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import nn
+
+from adapters_store.artefact import Artefact
+from adapters_store.backbone import Backbone
+from adapters_store.lazy import resolve
+from training import backbones
+from training.compile import compile_task, signature
+from training.evaluation import accuracy
+from training.injection import eject
+from training.loop import fit
+from training.model import AdaptedModel
+from training.objectives import OBJECTIVES
+from training.objectives.base import Objective
+from training.provenance import data_digest, versions
+from training.recipe import BackboneSection, TrainSection
+from training.restore import Bank, check_backbone, read_bank
+from training.sampler import TaskBalancedSampler
+from training.starts import Init, Mode, choose_routing, start
+from training.task import Task
+
+ObjectiveName = Literal["text2text", "classification"]
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """How one task is learnt.
+
+    ``mode``: ``z`` learns a routing over the bank, ``mu`` tunes the bank's average, ``full`` tunes
+    every skill and a routing, ``lora`` starts afresh at ``sites`` with ``rank``. ``eval_every``
+    picks the best step on dev; without it, or without a dev split, the last step stands.
+    """
+
+    mode: Mode = "z"
+    init: Init = "uniform"
+    steps: int = 40
+    rows_per_step: int = 32
+    learning_rate: float = 2e-3
+    router_learning_rate: float = 0.1
+    eval_every: int | None = None
+    eval_examples: int = 200
+    rank: int = 8
+    sites: tuple[str, ...] = ("all",)
+    max_input_tokens: int = 128
+    max_output_tokens: int = 64
+    seed: int = 0
+
+    def section(self) -> TrainSection:
+        """The loop's settings."""
+        return TrainSection(
+            steps=self.steps,
+            rows_per_step=self.rows_per_step,
+            learning_rate=self.learning_rate,
+            router_learning_rate=self.router_learning_rate,
+            weight_decay=0.0,
+            eval_every=self.eval_every,
+            log_every=self.steps,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The task's artefact; ``metrics`` has loss, seconds, num_trained and dev and test scores."""
+
+    artefact: Artefact
+    metrics: dict[str, Any]
+
+
+class Teacher:
+    """A frozen backbone that is taught one task after another; its own weights never change."""
+
+    def __init__(self, backbone: Backbone, model: Any, tokenizer: Any, kind: ObjectiveName) -> None:
+        self.backbone, self.model, self.tokenizer, self.kind = backbone, model, tokenizer, kind
+
+    @classmethod
+    def open(cls, folder: Path, *, kind: ObjectiveName | None = None) -> Self:
+        """Load the backbone in ``folder``; an encoder-decoder learns text, an encoder labels."""
+        backbone = Backbone.from_folder(folder)
+        has_decoder = backbone.architecture.lm_head_path is not None
+        chosen: ObjectiveName = kind or ("text2text" if has_decoder else "classification")
+        section = BackboneSection(source=str(folder))
+        model = backbones.load_model(section, chosen).eval()
+        return cls(backbone, model, backbones.load_tokenizer(section), chosen)
+
+    def teach(
+        self,
+        task: Task,
+        config: AdaptConfig,
+        bank: Artefact | None = None,
+        neighbours: Sequence[Artefact] = (),
+    ) -> Taught:
+        """Learn ``task`` from its train split and compile it.
+
+        Mode ``z`` gives a routing over ``bank``, the others an adapter. ``neighbours`` are the
+        seen tasks' routings for ``init`` other than ``uniform``. Raises :class:`UsageError` for a
+        mode without its bank, :class:`IncompatibleError` for another backbone's bank.
+        """
+        torch.manual_seed(config.seed)
+        factors: Bank = {}
+        if bank is not None:
+            check_backbone(bank, self.backbone)
+            factors = read_bank(bank)
+        methods = start(self.backbone, config.mode, factors, config.sites, config.rank)
+        adapted = AdaptedModel(
+            self.model,
+            [self.backbone.sites[name] for name in methods],
+            methods,
+            num_labels=[len(task.labels)] if self.kind == "classification" else (),
+        )
+        try:
+            if bank is not None and config.mode in ("z", "full"):
+                choose_routing(
+                    adapted, self.objective(task, config), task, config.init, bank, neighbours
+                )
+            metrics = self._fit(adapted, task, config)
+            routed_over = bank if config.mode == "z" else None
+            limits = (config.max_input_tokens, config.max_output_tokens)
+            artefact = compile_task(
+                adapted,
+                0,
+                self.backbone,
+                signature(task, self.kind, limits),
+                bank=routed_over,
+                provenance={
+                    "method": config.mode,
+                    "init": config.init,
+                    "steps": config.steps,
+                    "num_examples": len(task.train),
+                    "seed": config.seed,
+                    "data": data_digest([task]),
+                    "parents": [bank.digest] if bank else [],
+                    "scores": {k: v for k, v in metrics.items() if k in ("dev", "test")},
+                    "versions": versions(),
+                },
+            )
+        finally:
+            eject(self.model, adapted.sites)
+        return Taught(artefact, metrics)
+
+    def objective(self, task: Task, config: AdaptConfig) -> Objective:
+        """The objective of one task on this backbone."""
+        objective: Objective = resolve(OBJECTIVES, self.kind, "objective")(
+            self.tokenizer,
+            max_input_tokens=config.max_input_tokens,
+            max_output_tokens=config.max_output_tokens,
+            labels=[task.labels],
+        )
+        return objective
+
+    def _fit(self, adapted: AdaptedModel, task: Task, config: AdaptConfig) -> dict[str, Any]:
+        objective = self.objective(task, config)
+        best: tuple[float, dict[str, torch.Tensor]] | None = None
+
+        def select(step: int) -> dict[str, Any]:
+            nonlocal best
+            score = accuracy(adapted, objective, 0, task.dev[: config.eval_examples])
+            if best is None or score >= best[0]:
+                best = (score, _copied(adapted))
+            return {"dev": score}
+
+        began = time.monotonic()
+        sampler = TaskBalancedSampler([task], config.rows_per_step, config.seed, batches_per_draw=1)
+        outcome = fit(
+            adapted,
+            objective,
+            sampler,
+            config.section(),
+            evaluate=select if task.dev else None,
+        )
+        metrics: dict[str, Any] = {"loss": outcome.loss, "num_trained": adapted.num_trained()}
+        if best is not None:
+            metrics["dev"] = best[0]
+            adapted.load_state_dict(best[1], strict=False)
+        metrics["seconds"] = round(time.monotonic() - began, 3)
+        if task.test:
+            metrics["test"] = accuracy(adapted, objective, 0, task.test)
+        return metrics
+
+
+def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}

@@ -1,0 +1,34 @@
+"""How a run talks: a progress bar on a terminal, one line per interval elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from training.loop import Report
+
+_SHOWN = ("loss", "grad_norm", "dev")
+
+
+@contextmanager
+def progress(steps: int) -> Iterator[Report]:
+    """A report for the loop that shows its records on stderr."""
+    if not sys.stderr.isatty():
+        yield _print_line
+        return
+    with tqdm(total=steps, unit="step", file=sys.stderr) as bar:
+
+        def show(record: dict[str, Any]) -> None:
+            bar.update(record["step"] - bar.n)
+            bar.set_postfix({key: f"{record[key]:.4g}" for key in _SHOWN if key in record})
+
+        yield show
+
+
+def _print_line(record: dict[str, Any]) -> None:
+    shown = "  ".join(f"{key} {record[key]:.4g}" for key in _SHOWN if key in record)
+    print(f"step {record['step']}  {shown}", file=sys.stderr, flush=True)

@@ -1,0 +1,111 @@
+"""Publishing a run: backbone, bank and tasks into a store, in one batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from adapters_store.artefact import Artefact
+from adapters_store.backbone import Backbone
+from adapters_store.names import check_name
+from adapters_store.records import Version
+from adapters_store.store import Store
+from training import checkpoint
+from training.compile import bank_sites, compile_bank, compile_task, signature
+from training.export import export_backbone
+from training.provenance import data_digest, versions
+from training.run import Run
+
+BACKBONE_FOLDER = "backbone"
+BANK_NAME = "bank"
+
+Form = Literal["routing", "adapter"]
+
+
+def run_backbone(
+    run: Run, folder: Path, *, dtype: torch.dtype = torch.bfloat16, name: str | None = None
+) -> Backbone:
+    """The backbone that the run's artefacts bind to: its own if trained, else the one it used.
+
+    A trained one, or one that came from a hub, is written into the run folder first.
+    """
+    source = Path(run.recipe.backbone.source or "")
+    if not run.recipe.backbone.is_trained and run.recipe.backbone.source and source.is_dir():
+        return Backbone.from_folder(source, name=name)
+    kept = dtype if run.recipe.backbone.is_trained else torch.float32
+    return export_backbone(
+        run.model, run.tokenizer, folder / BACKBONE_FOLDER, dtype=kept, name=name
+    )
+
+
+def run_artefacts(
+    run: Run, folder: Path, backbone: Backbone, form: Form = "routing"
+) -> tuple[Artefact | None, dict[str, Artefact]]:
+    """The run's bank, if its method has one, and one artefact per task by name.
+
+    ``form`` ``adapter`` materialises routed tasks to ``low_rank`` and leaves the bank out.
+    """
+    recipe = run.recipe
+    provenance: dict[str, Any] = {
+        "method": recipe.method.model_dump(mode="json"),
+        "recipe": recipe.name,
+        "seed": recipe.train.seed,
+        "steps": checkpoint.latest_step(folder),
+        "data": data_digest(run.tasks),
+        "versions": versions(),
+    }
+    bank = None
+    if form == "routing" and bank_sites(run.model):
+        bank = compile_bank(run.model, backbone, provenance)
+    limits = (recipe.max_input_tokens, recipe.max_output_tokens)
+    scores = _scores(folder)
+    tasks = {
+        task.name: compile_task(
+            run.model,
+            index,
+            backbone,
+            signature(task, recipe.objective, limits),
+            bank=bank,
+            provenance=provenance | ({"dev": scores[task.name]} if task.name in scores else {}),
+        )
+        for index, task in enumerate(run.tasks)
+    }
+    return bank, tasks
+
+
+def publish_run(
+    folder: Path,
+    store: Store,
+    tenant: str,
+    *,
+    form: Form = "routing",
+    dtype: torch.dtype = torch.bfloat16,
+    backbone_name: str | None = None,
+    bank_name: str = BANK_NAME,
+) -> list[Version]:
+    """Publish every task of the run in ``folder`` under ``tenant``, with its bank, all or none.
+
+    Raises :class:`NotFoundError` where the folder holds no run or no checkpoint.
+    """
+    check_name(tenant, "tenant")
+    run = Run.restored(folder)
+    backbone = run_backbone(run, folder, dtype=dtype, name=backbone_name)
+    bank, tasks = run_artefacts(run, folder, backbone, form)
+    known = {record.fingerprint for record in store.backbones()}
+    if backbone.fingerprint not in known:
+        store.add_backbone(backbone)
+    items = [(f"{tenant}/{bank_name}", bank)] if bank else []
+    items += [(f"{tenant}/{name}", artefact) for name, artefact in tasks.items()]
+    return store.publish_many(items)
+
+
+def _scores(folder: Path) -> dict[str, float]:
+    log = folder / "log.jsonl"
+    if not log.exists():
+        return {}
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    found = [record["dev_tasks"] for record in records if "dev_tasks" in record]
+    return dict(found[-1]) if found else {}

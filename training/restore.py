@@ -1,0 +1,99 @@
+"""Artefacts read back into training: as factors to evaluate, or as a bank to adapt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from adapters_store.artefact import Artefact, load_tensors
+from adapters_store.backbone import Backbone
+from adapters_store.errors import IncompatibleError, UsageError
+from training.methods.fixed import FixedSite
+from training.methods.mhr import compose
+from training.model import AdaptedModel
+
+Bank = dict[str, tuple[torch.Tensor, torch.Tensor, float]]
+"""By site, in the bank's order: ``a`` (H, K, in/H, r), ``b`` (H, K, r, out/H) and the scale."""
+
+
+def check_backbone(artefact: Artefact, backbone: Backbone) -> None:
+    """Raise :class:`IncompatibleError` where the artefact is for another backbone."""
+    if artefact.manifest.backbone != backbone.fingerprint:
+        raise IncompatibleError(
+            f"the {artefact.manifest.kind} is for backbone {artefact.manifest.backbone}; "
+            f"{backbone.folder} is {backbone.fingerprint}"
+        )
+
+
+def read_bank(artefact: Artefact) -> Bank:
+    """A bank's factors in float32; raises :class:`UsageError` for another kind of artefact."""
+    if artefact.manifest.kind != "bank":
+        raise UsageError(f"expected a bank, found a {artefact.manifest.kind}")
+    tensors = load_tensors(artefact)
+    return {
+        part.site: (
+            tensors[f"{part.site}/mixture/a"].float(),
+            tensors[f"{part.site}/mixture/b"].float(),
+            part.scale,
+        )
+        for part in artefact.manifest.bank_parts
+    }
+
+
+def read_logits(artefact: Artefact, bank: Artefact) -> torch.Tensor:
+    """A routing's logits (S, H, K); raises where it has none or belongs to another bank."""
+    if artefact.manifest.bank != bank.digest:
+        raise IncompatibleError(
+            f"the routing is over bank {artefact.manifest.bank}, not {bank.digest}"
+        )
+    logits = load_tensors(artefact).get("routing/logits")
+    if logits is None:
+        raise UsageError("the routing carries no logits; publish it with them to start from it")
+    return logits.float()
+
+
+def restore(
+    model: Any, backbone: Backbone, artefact: Artefact, bank: Artefact | None = None
+) -> AdaptedModel:
+    """``model`` adapted to the task of an adapter or routing artefact, as task 0.
+
+    Raises :class:`UsageError` for a bank, or for a routing without its ``bank``.
+    """
+    check_backbone(artefact, backbone)
+    manifest, tensors = artefact.manifest, load_tensors(artefact)
+    methods: dict[str, FixedSite] = {}
+    for part in manifest.low_rank_parts:
+        name = part.site
+        a, b = tensors[f"{name}/low_rank/a"].float(), tensors[f"{name}/low_rank/b"].float()
+        methods[name] = FixedSite(backbone.sites[name], a, b, part.scale)
+    if manifest.kind == "bank":
+        raise UsageError("a bank is no task: give a routing or an adapter")
+    if manifest.kind == "routing":
+        methods |= _composed(backbone, tensors["routing/weights"].float(), artefact, bank)
+    head = manifest.head_part
+    adapted = AdaptedModel(
+        model,
+        [backbone.sites[name] for name in methods],
+        methods,
+        num_labels=[head.num_labels] if head else (),
+    )
+    if head:
+        adapted.heads.load_state_dict(
+            {"0.weight": tensors["head/weight"], "0.bias": tensors["head/bias"]}
+        )
+    return adapted.eval()
+
+
+def _composed(
+    backbone: Backbone, weights_SHK: torch.Tensor, artefact: Artefact, bank: Artefact | None
+) -> dict[str, FixedSite]:
+    part = artefact.manifest.routing_part
+    if bank is None or bank.digest != artefact.manifest.bank or part is None:
+        raise UsageError(f"a routing needs its bank {artefact.manifest.bank}")
+    factors, found = read_bank(bank), {}
+    for name, weights_HK in zip(part.sites, weights_SHK):
+        a, b, scale = factors[name]
+        composed_a, composed_b = compose(weights_HK[None], a, b)
+        found[name] = FixedSite(backbone.sites[name], composed_a[0], composed_b[0], scale)
+    return found

@@ -1,0 +1,103 @@
+"""Where adaptation starts: the methods of each mode, and the first routing over a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from adapters_store.artefact import Artefact
+from adapters_store.backbone import Backbone
+from adapters_store.errors import UsageError
+from training.compile import bank_sites
+from training.injection import select_sites
+from training.methods import MethodConfig, SiteMethod, build_site_method
+from training.methods.mhr import average
+from training.model import AdaptedModel
+from training.objectives.base import Objective
+from training.restore import Bank, read_logits
+from training.task import Task
+
+Mode = Literal["z", "mu", "full", "lora"]
+Init = Literal["uniform", "nearest", "blend"]
+
+_NUM_SCORED = 8
+_BLEND_TEMPERATURE = 0.1
+
+
+def start(
+    backbone: Backbone, mode: Mode, bank: Bank, patterns: Sequence[str], rank: int
+) -> dict[str, SiteMethod]:
+    """The methods that ``mode`` trains, by site: fresh for ``lora``, else made of the bank.
+
+    Raises :class:`UsageError` where the mode needs a bank and none is given.
+    """
+    if mode == "lora":
+        config = MethodConfig("lora", rank=rank)
+        sites = select_sites(backbone.sites.values(), patterns)
+        return {site.name: build_site_method(site, config) for site in sites}
+    if not bank:
+        raise UsageError(f"mode {mode!r} adapts a bank: give one", hint="Or use mode `lora`.")
+    return {name: _from_bank(backbone, name, mode, bank) for name in bank}
+
+
+@torch.no_grad()
+def _from_bank(backbone: Backbone, name: str, mode: Mode, bank: Bank) -> SiteMethod:
+    a, b, scale = bank[name]
+    heads, skills, _, rank = a.shape
+    config = MethodConfig(
+        name="lora" if mode == "mu" else "mhr",
+        rank=rank,
+        alpha=scale * rank,
+        num_skills=skills,
+        num_heads=heads,
+    )
+    method = build_site_method(backbone.sites[name], config)
+    if mode == "mu":
+        a, b = (factor[None] for factor in average(a, b))
+    weights = method.state_dict() | {"a": a, "b": b}
+    method.load_state_dict(weights)
+    if mode == "z":
+        for parameter in (method.get_parameter("a"), method.get_parameter("b")):
+            parameter.requires_grad_(False)
+    return method
+
+
+@torch.no_grad()
+def choose_routing(
+    model: AdaptedModel,
+    objective: Objective,
+    task: Task,
+    init: Init,
+    bank: Artefact,
+    neighbours: Sequence[Artefact],
+) -> None:
+    """Set task 0's logits: ``uniform`` keeps the draw around zero, as the paper does.
+
+    ``nearest`` copies the neighbour under which a few training examples have the least loss;
+    ``blend`` averages the neighbours' logits with softmax(-loss / 0.1) as weights.
+    """
+    if init == "uniform":
+        return
+    if not neighbours:
+        raise UsageError(f"init {init!r} needs the routings of seen tasks; none is given")
+    if model.heads:
+        raise UsageError(f"init {init!r} compares losses, which a fresh head does not have")
+    batch = objective.collate([(0, example) for example in task.train[:_NUM_SCORED]])
+    candidates = torch.stack([read_logits(artefact, bank) for artefact in neighbours])
+    losses = []
+    for logits in candidates:
+        _set_logits(model, logits)
+        losses.append(objective.loss(model, batch))
+    scores = torch.stack(losses)
+    if init == "nearest":
+        _set_logits(model, candidates[scores.argmin()])
+        return
+    shares = torch.softmax(-scores / _BLEND_TEMPERATURE, 0)
+    _set_logits(model, torch.einsum("n,nshk->shk", shares, candidates))
+
+
+def _set_logits(model: AdaptedModel, logits_SHK: torch.Tensor) -> None:
+    for method, logits in zip(bank_sites(model).values(), logits_SHK, strict=True):
+        method.logits[0] = logits
