@@ -19,6 +19,7 @@ from serving.engine.transformer.attention import slab_attention
 from serving.engine.weights import Weights
 
 _LENGTH_BUCKET = 16
+_PREFILL_ROLES = ("cross.k", "cross.v")
 
 
 class DecodeBatch:
@@ -36,7 +37,7 @@ class DecodeBatch:
         active = frozenset(
             p.index
             for p in weights.layout.packed
-            if p.members[0].stack == "decoder" and p.members[0].role != "cross.k"
+            if p.members[0].stack == "decoder" and p.members[0].role not in _PREFILL_ROLES
         )
         self._plan = DecodePlan(
             weights.layout.packed,

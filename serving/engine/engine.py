@@ -115,7 +115,7 @@ class Engine:
 
     def wait(self, timeout_s: float) -> None:
         """Block while every row waits for its adapter, at most ``timeout_s`` seconds."""
-        if not self._running and not self._events:
+        if not self._running and not self._events and self._scheduler.is_stalled:
             self._cache.wait(timeout_s)
 
     @torch.inference_mode()
@@ -127,12 +127,14 @@ class Engine:
         admitted, failures = self._scheduler.admit(num_free)
         events += failures
         self._totals["failed"] += len(failures)
+        adapters = {row.request.adapter for row in (*admitted, *self._running.values())}
         if admitted:
             events += self._prefill(admitted)
         if self._running:
             events += self._decode()
-        if admitted or self._running:
+        if adapters:
             self._totals["steps"] += 1
+            self._last_num_adapters = len(adapters - {None})
             self._last_step_s = time.perf_counter() - start
         return events
 
@@ -183,7 +185,6 @@ class Engine:
         assert self._batch is not None
         rows = list(self._batch.rows)
         self._batch_rows[len(rows)] += 1
-        self._last_num_adapters = len({r.request.adapter for r in rows} - {None})
         choices = choose(self._batch.step(), rows)
         events: list[Event] = []
         for row, choice in zip(rows, choices, strict=True):

@@ -77,6 +77,15 @@ class Scheduler:
             del self._waiting[row.request.id]
         return admitted, failures
 
+    @property
+    def is_stalled(self) -> bool:
+        """True while every waiting row needs an adapter that is still being loaded."""
+        for number, row in enumerate(self._waiting.values()):
+            is_new = row.entry is None and number < self._config.max_lookahead
+            if row.request.adapter is None or is_new or _is_settled(row):
+                return False
+        return True
+
     def _lease_ahead(self) -> Iterable[Row]:
         failed = []
         for number, row in enumerate(self._waiting.values()):
@@ -95,6 +104,10 @@ class Scheduler:
         code, message = code_of(row.entry.error)
         self.remove(row.request.id)
         return Failed(row.request.id, code, message)
+
+
+def _is_settled(row: Row) -> bool:
+    return row.entry is not None and row.entry.stage in ("ready", "failed")
 
 
 def _is_ready(row: Row) -> bool:

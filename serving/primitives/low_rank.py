@@ -135,16 +135,21 @@ class RowTable:
         n, m, width = len(self.rows), len(self._members), self._site.member_width
         x_nD = x_RD if self._index is None else x_RD.index_select(0, self._index)
         u = torch.bmm(x_nD.unsqueeze(1), a_nDr).view(n * m, 1, self._rank)
-        if self._index is None and m == self._site.num_members:
+        is_full = m == self._site.num_members
+        if self._index is None and is_full:
             y_RE.view(n * m, 1, width).baddbmm_(u, b_nrE)
             return
-        delta = torch.bmm(u, b_nrE).view(n, m, width)
+        delta = torch.bmm(u, b_nrE)
+        if self._index is not None and is_full:
+            y_RE.index_add_(0, self._index, delta.view(n, m * width))
+            return
         y_RME = y_RE.view(-1, self._site.num_members, width)
         for position, member in enumerate(self._members):
+            added = delta.view(n, m, width)[:, position]
             if self._index is None:
-                y_RME[:, member] += delta[:, position]
+                y_RME[:, member] += added
             else:
-                y_RME[:, member].index_add_(0, self._index, delta[:, position])
+                y_RME[:, member].index_add_(0, self._index, added)
 
     def _refresh(self, num_rows: int) -> None:
         n, m = len(self.rows), len(self._members)

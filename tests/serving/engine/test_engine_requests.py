@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -197,6 +198,24 @@ def test_a_row_never_waits_behind_a_cold_adapter(t5_world):
     drain(engine, outcomes)
     engine.close()
     assert {k for k, v in outcomes.items() if v.reason} == {"bare", "bare2", "cold", "warm"}
+
+
+def test_waiting_for_a_load_does_not_hold_back_a_row_that_can_run(t5_world):
+    cold = t5_world.loras[0]
+    loader = GatedLoader(t5_world.loader, {cold})
+    engine = Engine(t5_world.backbone, loader, weights=t5_world.weights)
+    engine.submit(_generate("cold", cold))
+    engine.step()
+    start = time.monotonic()
+    engine.wait(0.2)
+    assert time.monotonic() - start > 0.15
+    engine.submit(_generate("bare", None))
+    engine.wait(60.0)
+    assert time.monotonic() - start < 30
+    events = engine.step()
+    loader.gate.set()
+    engine.close()
+    assert {event.id for event in events} == {"bare"}
 
 
 def test_many_rows_of_one_adapter_load_it_once(t5_world):

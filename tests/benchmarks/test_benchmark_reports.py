@@ -1,0 +1,60 @@
+"""What outside checks read of a benchmark: names, JSON fields, exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adapters_store.lazy import resolve
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.report import Report, columns
+
+
+def test_an_unknown_benchmark_is_a_usage_error_with_a_guess(capsys):
+    assert main(["heterogenity"]) == 2
+    assert "Did you mean 'heterogeneity'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_resolves(name):
+    assert callable(resolve(BENCHMARKS, name, "benchmark"))
+
+
+def test_a_report_holds_what_the_contract_names(tmp_path):
+    report = Report("demo", {"rows": 2}, [{"system": "a", "step_ms": 1.25}], {"a_over_b": 2.0})
+    report.write(tmp_path / "out.json")
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert {"name", "machine", "versions", "config", "rows", "ratios"} <= set(document)
+    assert document["ratios"] == {"a_over_b": 2.0}
+    assert document["machine"]["num_usable_cores"] >= 1
+    assert document["versions"]["torch"]
+    assert "a_over_b" in report.table()
+
+
+def test_columns_are_aligned():
+    text = columns([{"name": "long-name", "x": 1.0}, {"name": "b", "x": 22.123456}])
+    assert text.splitlines() == ["name       x", "long-name  1", "b          22.12"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(monkeypatch):
+    from benchmarks import heterogeneity
+
+    tiny = {"d_model": 32, "d_kv": 8, "num_heads": 4, "d_ff": 64, "num_layers": 1}
+    monkeypatch.setattr(heterogeneity, "MODEL", {**heterogeneity.MODEL, **tiny, "vocab_size": 64})
+    ratios = heterogeneity.run(quick=True).ratios
+    names = {
+        "routed_32_over_bare",
+        "lora_32_over_bare",
+        "mixed_32_over_bare",
+        "bare_enabled_over_bare",
+        "peft_32_over_routed",
+        "peft_poly_32_over_routed",
+        "bare_tokens_s_over_generate",
+    }
+    assert names <= set(ratios)
+    assert all(ratios[name] > 0 for name in names)
+    assert ratios["lora_32_same_tokens"] == 1.0
+    assert ratios["routed_qv_32_same_tokens"] == 1.0
