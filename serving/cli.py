@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ def serve(
     except PatchbayError as error:
         click.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
         code = error.exit_code
-    sys.exit(code)
+    click.get_current_context().exit(code)
 
 
 def _serve(
@@ -85,6 +84,8 @@ def _serve(
         click.echo(f"serving {names} from {config.store} at {url}  (docs: {url}/docs)", err=True)
         if key is not None:
             click.echo(f"development key: {key}  (optional on loopback)", err=True)
+        if config.proxy == "haproxy":
+            click.echo("note: HAProxy's statistics page listens on all interfaces", err=True)
         click.echo("stop with Ctrl-C", err=True)
         while not stopping.wait(timeout=3600):
             continue

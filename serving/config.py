@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,10 +19,11 @@ DEFAULT_STORE = "~/.patchbay"
 
 
 def bundled_backbone() -> Path:
-    """Folder of the backbone that ships with the distribution."""
-    import patchbay
-
-    return Path(patchbay.__file__).parent / "bundled" / "backbone"
+    """Folder of the backbone that ships with the distribution; raises UsageError without it."""
+    spec = find_spec("patchbay")
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError("the bundled backbone is not installed; name one with --backbone")
+    return Path(spec.submodule_search_locations[0]) / "bundled" / "backbone"
 
 
 class _Section(BaseModel):

@@ -54,5 +54,6 @@ def build_app(config: ServeConfig) -> serve.Application:
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=config.drain_timeout_s,
         graceful_shutdown_wait_loop_s=0.1,
+        max_constructor_retry_count=3,
     )
     return deployment.bind(config.model_dump(mode="json"))

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import serving
-from adapters_store.errors import UnavailableError
+from adapters_store.canonical import strict_json
+from adapters_store.errors import NotFoundError, UnavailableError
+from adapters_store.families import family_of
 from serving.config import ServeConfig
 
 APPLICATION = "patchbay"
@@ -25,9 +27,12 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
     """Start a private local Ray, deploy the application, yield its URL, stop everything.
 
     Ray runs without dashboard and usage reports, behind a random token, on the loopback interface
-    alone. Raises :class:`UnavailableError` when the application does not come up.
+    alone. Raises :class:`UnavailableError` when the application does not come up, and the errors
+    of a folder that holds no supported backbone before anything is started.
     """
-    config = config.model_copy(update={"port": _claim_port(config.host, config.port)})
+    for backbone in config.backbones:
+        check_folder(backbone.folder)
+    config = config.model_copy(update={"port": claim_port(config.host, config.port)})
     _prepare_environment(config)
     import ray
     from ray import serve
@@ -38,14 +43,7 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
     config = config.model_copy(update={"run_folder": run_folder})
     num_cpus = max(1, os.cpu_count() or 1, round(INGRESS_CPUS * config.num_replicas * 2))
     try:
-        ray.init(
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=False,
-        )
+        _start_ray(num_cpus)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": config.host, "port": config.port})
         try:
@@ -63,7 +61,39 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
         shutil.rmtree(run_folder, ignore_errors=True)
 
 
-def _claim_port(host: str, port: int) -> int:
+def check_folder(folder: Path) -> None:
+    """Raise NotFoundError or IncompatibleError unless a supported model's config.json is there."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise NotFoundError(
+            f"no backbone at {folder}: config.json is missing",
+            hint="Give a folder written by save_pretrained with --backbone.",
+        )
+    document = strict_json(file.read_bytes(), str(file))
+    family_of(document if isinstance(document, dict) else {})
+
+
+def _start_ray(num_cpus: int) -> None:
+    import ray
+
+    try:
+        ray.init(
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=False,
+        )
+    except Exception as error:  # Ray raises the base class when its node is too slow to start
+        ray.shutdown()
+        raise UnavailableError(
+            f"the local Ray did not start: {error}",
+            hint="Try again; a machine that is very busy needs more than Ray's 30 seconds.",
+        ) from error
+
+
+def claim_port(host: str, port: int) -> int:
     """A port that is free now: ``port`` itself, or any for 0; raises UnavailableError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:

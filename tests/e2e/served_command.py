@@ -40,7 +40,7 @@ class ServedCommand:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if not self._url.wait(START_TIMEOUT_S) or not self.url:
-            self.process.kill()
+            self._end()
             raise AssertionError("the command did not come up:\n" + "".join(self._lines))
         self.http = httpx.Client(base_url=self.url, timeout=120)
         return self
@@ -56,8 +56,14 @@ class ServedCommand:
         try:
             return self.process.wait(120)
         finally:
-            self.process.kill()
-            self._reader.join(10)
+            self._end()
+
+    def _end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(30)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def cores(self) -> set[int]:
         """Process ids of the engine cores below the command."""

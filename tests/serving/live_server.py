@@ -42,6 +42,10 @@ class LiveServer:
         self.service = Service(config)
         self.url = ""
 
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine on the service's own event loop."""
+        return self._loop.run(coroutine)
+
     def __enter__(self) -> LiveServer:
         self._loop.run(self.service.start())
         app = create_app(self.service)

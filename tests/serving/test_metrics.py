@@ -65,6 +65,9 @@ def test_the_served_text_parses_and_counts_what_happened(
         "patchbay_requests_total", method="POST", route="/v1/completions", status="200"
     )
     assert answered >= 1
+    http.get("/v1/adapters/acme/upper")
+    route = "/v1/adapters/{tenant}/{name}"
+    assert value("patchbay_requests_total", method="GET", route=route, status="200") >= 1
     assert value("patchbay_rejected_total", code="not_found") >= 1
     assert value("patchbay_step_seconds_count", backbone="tiny-t5") >= 5
     assert value("patchbay_core_up", backbone="tiny-t5") == 1

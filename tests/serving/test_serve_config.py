@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from adapters_store.errors import UsageError
+from adapters_store.errors import UnavailableError, UsageError
 from serving.cli import serve
+from serving.cluster.local import claim_port
 from serving.config import BUNDLED_NAME, is_loopback, load_config
 
 
@@ -70,3 +72,23 @@ def test_the_command_shows_its_effective_configuration(tmp_path: Path) -> None:
     assert '"name": "mine"' in run.output
     assert '"dtype": "bfloat16"' in run.output
     assert CliRunner().invoke(serve, ["--check", "--host", "0.0.0.0"]).exit_code == 2
+
+
+def test_the_command_refuses_a_folder_without_a_backbone_at_once(tmp_path: Path) -> None:
+    run = CliRunner().invoke(serve, ["--store", str(tmp_path), "--backbone", f"x={tmp_path}"])
+    assert run.exit_code == 3
+    assert "config.json is missing" in run.output
+    (tmp_path / "config.json").write_text('{"model_type": "unheard-of"}')
+    run = CliRunner().invoke(serve, ["--store", str(tmp_path), "--backbone", f"x={tmp_path}"])
+    assert run.exit_code == 6
+    assert "unheard-of" in run.output
+
+
+def test_a_port_in_use_is_refused_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UnavailableError, match=f"cannot listen on 127.0.0.1:{port}"):
+            claim_port("127.0.0.1", port)
+    assert claim_port("127.0.0.1", 0) > 0
