@@ -24,7 +24,7 @@ from training.objectives import OBJECTIVES
 from training.objectives.base import Objective
 from training.provenance import data_digest, versions
 from training.recipe import BackboneSection, TrainSection
-from training.restore import Bank, check_backbone, read_bank
+from training.restore import check_backbone, restore
 from training.sampler import TaskBalancedSampler
 from training.starts import Init, Mode, choose_routing, start
 from training.task import Task
@@ -97,21 +97,20 @@ class Teacher:
         self,
         task: Task,
         config: AdaptConfig,
-        bank: Artefact | None = None,
+        source: Artefact | None = None,
         neighbours: Sequence[Artefact] = (),
     ) -> Taught:
         """Learn ``task`` from its train split and compile it.
 
-        Mode ``z`` gives a routing over ``bank``, the others an adapter. ``neighbours`` are the
-        seen tasks' routings for ``init`` other than ``uniform``. Raises :class:`UsageError` for a
-        mode without its bank, :class:`IncompatibleError` for another backbone's bank.
+        ``source`` is the bank, or for mode ``lora`` an adapter to tune further. Mode ``z`` gives
+        a routing over the bank, the others an adapter. ``neighbours`` are the seen tasks'
+        routings for ``init`` other than ``uniform``. Raises :class:`UsageError` for a missing or
+        wrong source, :class:`IncompatibleError` for another backbone's.
         """
         torch.manual_seed(config.seed)
-        factors: Bank = {}
-        if bank is not None:
-            check_backbone(bank, self.backbone)
-            factors = read_bank(bank)
-        methods = start(self.backbone, config.mode, factors, config.sites, config.rank)
+        if source is not None:
+            check_backbone(source, self.backbone)
+        methods = start(self.backbone, config.mode, source, config.sites, config.rank)
         adapted = AdaptedModel(
             self.model,
             [self.backbone.sites[name] for name in methods],
@@ -119,12 +118,12 @@ class Teacher:
             num_labels=[len(task.labels)] if self.kind == "classification" else (),
         )
         try:
-            if bank is not None and config.mode in ("z", "full"):
+            if source is not None and config.mode in ("z", "full"):
                 choose_routing(
-                    adapted, self.objective(task, config), task, config.init, bank, neighbours
+                    adapted, self.objective(task, config), task, config.init, source, neighbours
                 )
             metrics = self._fit(adapted, task, config)
-            routed_over = bank if config.mode == "z" else None
+            routed_over = source if config.mode == "z" else None
             limits = (config.max_input_tokens, config.max_output_tokens)
             artefact = compile_task(
                 adapted,
@@ -139,7 +138,7 @@ class Teacher:
                     "num_examples": len(task.train),
                     "seed": config.seed,
                     "data": data_digest([task]),
-                    "parents": [bank.digest] if bank else [],
+                    "parents": [source.digest] if source else [],
                     "scores": {k: v for k, v in metrics.items() if k in ("dev", "test")},
                     "versions": versions(),
                 },
@@ -157,6 +156,23 @@ class Teacher:
             labels=[task.labels],
         )
         return objective
+
+    def score(self, artefact: Artefact, task: Task, bank: Artefact | None = None) -> float:
+        """Exact match of an artefact on the task's test split, as training computes it."""
+        adapted = restore(self.model, self.backbone, artefact, bank)
+        return self._test_score(adapted, task)
+
+    def untaught_score(self, task: Task, bank: Artefact) -> float:
+        """Exact match of the bank's uniform mix on the test split: what zero examples give."""
+        methods = start(self.backbone, "mu", bank, (), 1)
+        sites = [self.backbone.sites[name] for name in methods]
+        return self._test_score(AdaptedModel(self.model, sites, methods), task)
+
+    def _test_score(self, adapted: AdaptedModel, task: Task) -> float:
+        try:
+            return accuracy(adapted, self.objective(task, AdaptConfig()), 0, task.test)
+        finally:
+            eject(self.model, adapted.sites)
 
     def _fit(self, adapted: AdaptedModel, task: Task, config: AdaptConfig) -> dict[str, Any]:
         objective = self.objective(task, config)

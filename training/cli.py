@@ -119,7 +119,9 @@ def publish(location: str, folder: Path, tenant: str, as_json: bool, **options: 
 
 @click.command("adapt")
 @click.option("--backbone", "folder", type=_folder, required=True, help="Backbone folder.")
-@click.option("--bank", help="Bank: a reference in the store, or an artefact folder.")
+@click.option(
+    "--bank", help="Bank: a reference or an artefact folder; for lora an adapter to tune."
+)
 @click.option("--data", type=_file, required=True, help="JSON Lines: input, output[, part].")
 @click.option("--mode", type=click.Choice(MODES), default="z", show_default=True)
 @click.option("--init", type=click.Choice(INITS), default="uniform", show_default=True)

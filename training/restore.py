@@ -26,6 +26,25 @@ def check_backbone(artefact: Artefact, backbone: Backbone) -> None:
         )
 
 
+Pairs = dict[str, tuple[torch.Tensor, torch.Tensor, float]]
+"""By site: ``a`` (in, r), ``b`` (r, out) and the scale."""
+
+
+def read_pairs(artefact: Artefact) -> Pairs:
+    """An adapter's low-rank pairs in float32; raises :class:`UsageError` for another kind."""
+    if artefact.manifest.kind != "adapter":
+        raise UsageError(f"expected an adapter, found a {artefact.manifest.kind}")
+    tensors = load_tensors(artefact)
+    return {
+        part.site: (
+            tensors[f"{part.site}/low_rank/a"].float(),
+            tensors[f"{part.site}/low_rank/b"].float(),
+            part.scale,
+        )
+        for part in artefact.manifest.low_rank_parts
+    }
+
+
 def read_bank(artefact: Artefact) -> Bank:
     """A bank's factors in float32; raises :class:`UsageError` for another kind of artefact."""
     if artefact.manifest.kind != "bank":
@@ -62,15 +81,15 @@ def restore(
     """
     check_backbone(artefact, backbone)
     manifest, tensors = artefact.manifest, load_tensors(artefact)
-    methods: dict[str, FixedSite] = {}
-    for part in manifest.low_rank_parts:
-        name = part.site
-        a, b = tensors[f"{name}/low_rank/a"].float(), tensors[f"{name}/low_rank/b"].float()
-        methods[name] = FixedSite(backbone.sites[name], a, b, part.scale)
     if manifest.kind == "bank":
         raise UsageError("a bank is no task: give a routing or an adapter")
     if manifest.kind == "routing":
-        methods |= _composed(backbone, tensors["routing/weights"].float(), artefact, bank)
+        methods = _composed(backbone, tensors["routing/weights"].float(), artefact, bank)
+    else:
+        methods = {
+            name: FixedSite(backbone.sites[name], a, b, scale)
+            for name, (a, b, scale) in read_pairs(artefact).items()
+        }
     head = manifest.head_part
     adapted = AdaptedModel(
         model,

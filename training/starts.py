@@ -10,13 +10,14 @@ import torch
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from adapters_store.errors import UsageError
+from adapters_store.families import Site
 from training.compile import bank_sites
 from training.injection import select_sites
 from training.methods import MethodConfig, SiteMethod, build_site_method
 from training.methods.mhr import average
 from training.model import AdaptedModel
 from training.objectives.base import Objective
-from training.restore import Bank, read_logits
+from training.restore import read_bank, read_logits, read_pairs
 from training.task import Task
 
 Mode = Literal["z", "mu", "full", "lora"]
@@ -27,40 +28,50 @@ _BLEND_TEMPERATURE = 0.1
 
 
 def start(
-    backbone: Backbone, mode: Mode, bank: Bank, patterns: Sequence[str], rank: int
+    backbone: Backbone, mode: Mode, source: Artefact | None, patterns: Sequence[str], rank: int
 ) -> dict[str, SiteMethod]:
-    """The methods that ``mode`` trains, by site: fresh for ``lora``, else made of the bank.
+    """The methods that ``mode`` trains, by site.
 
-    Raises :class:`UsageError` where the mode needs a bank and none is given.
+    ``source`` is a bank, or for ``lora`` an adapter to tune further; without one ``lora`` is
+    fresh at the sites of ``patterns``. Raises :class:`UsageError` for a missing or wrong source.
     """
+    if mode == "lora" and source is not None:
+        pairs = read_pairs(source)
+        return {name: _lora(backbone.sites[name], *pair) for name, pair in pairs.items()}
     if mode == "lora":
         config = MethodConfig("lora", rank=rank)
         sites = select_sites(backbone.sites.values(), patterns)
         return {site.name: build_site_method(site, config) for site in sites}
-    if not bank:
+    if source is None:
         raise UsageError(f"mode {mode!r} adapts a bank: give one", hint="Or use mode `lora`.")
-    return {name: _from_bank(backbone, name, mode, bank) for name in bank}
-
-
-@torch.no_grad()
-def _from_bank(backbone: Backbone, name: str, mode: Mode, bank: Bank) -> SiteMethod:
-    a, b, scale = bank[name]
-    heads, skills, _, rank = a.shape
-    config = MethodConfig(
-        name="lora" if mode == "mu" else "mhr",
-        rank=rank,
-        alpha=scale * rank,
-        num_skills=skills,
-        num_heads=heads,
-    )
-    method = build_site_method(backbone.sites[name], config)
+    bank = read_bank(source)
     if mode == "mu":
-        a, b = (factor[None] for factor in average(a, b))
-    weights = method.state_dict() | {"a": a, "b": b}
-    method.load_state_dict(weights)
-    if mode == "z":
-        for parameter in (method.get_parameter("a"), method.get_parameter("b")):
-            parameter.requires_grad_(False)
+        return {
+            name: _lora(backbone.sites[name], *average(a, b), scale)
+            for name, (a, b, scale) in bank.items()
+        }
+    return {
+        name: _routed(backbone.sites[name], *factors, is_bank_frozen=mode == "z")
+        for name, factors in bank.items()
+    }
+
+
+def _lora(site: Site, a: torch.Tensor, b: torch.Tensor, scale: float) -> SiteMethod:
+    rank = a.shape[-1]
+    method = build_site_method(site, MethodConfig("lora", rank=rank, alpha=scale * rank))
+    method.load_state_dict({"a": a[None], "b": b[None]})
+    return method
+
+
+def _routed(
+    site: Site, a: torch.Tensor, b: torch.Tensor, scale: float, *, is_bank_frozen: bool
+) -> SiteMethod:
+    heads, skills, _, rank = a.shape
+    config = MethodConfig("mhr", rank=rank, alpha=scale * rank, num_skills=skills, num_heads=heads)
+    method = build_site_method(site, config)
+    method.load_state_dict(method.state_dict() | {"a": a, "b": b})
+    for name in ("a", "b"):
+        method.get_parameter(name).requires_grad_(not is_bank_frozen)
     return method
 
 

@@ -59,7 +59,7 @@ def test_z_trains_logits_alone_and_counts_them(published: Published, new_task: T
     teacher = Teacher.open(published.folder / "backbone")
     bank = published.artefact("bank")
     factors = read_bank(bank)
-    methods = start(teacher.backbone, "z", factors, ("all",), 8)
+    methods = start(teacher.backbone, "z", bank, ("all",), 8)
     trained = {
         (site, name)
         for site, method in methods.items()
@@ -75,8 +75,9 @@ def test_z_trains_logits_alone_and_counts_them(published: Published, new_task: T
 
 
 def test_mu_starts_at_the_uniform_average_of_the_bank(published: Published) -> None:
-    factors = read_bank(published.artefact("bank"))
-    methods = start(published.backbone, "mu", factors, ("all",), 8)
+    bank = published.artefact("bank")
+    factors = read_bank(bank)
+    methods = start(published.backbone, "mu", bank, ("all",), 8)
     for site, (a_HKDr, b_HKrO, _) in factors.items():
         a, b, scale = methods[site].factors(torch.tensor([0]))
         rank = a_HKDr.shape[-1]
@@ -84,6 +85,21 @@ def test_mu_starts_at_the_uniform_average_of_the_bank(published: Published) -> N
         torch.testing.assert_close(a[0], a_HKDr.mean(1).reshape(-1, rank), atol=1e-7, rtol=0)
         torch.testing.assert_close(b[0], expected_b, atol=5e-7, rtol=0)
         assert scale == 1.0
+
+
+def test_lora_may_tune_a_published_adapter_further(published: Published, new_task: Task) -> None:
+    teacher = Teacher.open(published.folder / "backbone")
+    config = AdaptConfig(**{**vars(CONFIG), "mode": "lora"})
+    first = teacher.teach(new_task, config).artefact
+    still = AdaptConfig(mode="lora", steps=1, rows_per_step=4, learning_rate=1e-12)
+    second = teacher.teach(new_task, still, first).artefact
+    before, after = load_tensors(first), load_tensors(second)
+    assert before.keys() == after.keys()
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], atol=1e-9, rtol=0)
+    assert second.manifest.provenance["parents"] == [first.digest]
+    with pytest.raises(UsageError, match="expected an adapter"):
+        teacher.teach(new_task, config, published.artefact("bank"))
 
 
 @pytest.mark.parametrize("init", ["nearest", "blend"])
