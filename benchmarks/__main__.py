@@ -10,6 +10,7 @@ from adapters_store.errors import UsageError
 from adapters_store.lazy import resolve
 
 BENCHMARKS: dict[str, str] = {
+    "adaptation": "benchmarks.adaptation:run",
     "heterogeneity": "benchmarks.heterogeneity:run",
 }
 

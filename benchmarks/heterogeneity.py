@@ -112,7 +112,7 @@ def run(*, quick: bool, folder: Path | None = None) -> Report:
     """Measure every system; ``quick`` takes fewer rounds and leaves the slow extras out."""
     from benchmarks.peft_baseline import PlainSteps, load_model, lora_model, poly_model
 
-    num_rounds = 8 if quick else 40
+    num_rounds = 8 if quick else 24
     report = Report("heterogeneity", _config(num_rounds))
     with tempfile.TemporaryDirectory() as temporary:
         backbone = make_t5(folder or Path(temporary), liveliness=2.0, **MODEL)
@@ -157,7 +157,7 @@ def run(*, quick: bool, folder: Path | None = None) -> Report:
         _measure(systems, num_rounds)
         _finish(report, systems)
         _same(report, bench, {"bare": plain, "lora_32": peft_lora, "routed_qv_32": poly})
-        _throughput(report, bench, 1 if quick else 5)
+        _throughput(report, bench, 1 if quick else 3)
         bench.close()
     return report
 

@@ -16,17 +16,22 @@ from training.adapt import AdaptConfig, Taught, Teacher
 from training.starts import Mode
 from training.task import Task
 
-NUM_SELECT = 60
-NUM_TEST = 250
+NUM_SELECT = 50
+NUM_TEST = 200
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A name in the table, the mode that learns it, and the bank it starts from, if any."""
+    """A name in the table, the mode that learns it, and the run it starts from, if any."""
 
     name: str
     mode: Mode
-    bank: str | None
+    source: str | None
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder."""
+        return self.name.lower().replace(" ", "-")
 
 
 ARMS = (
@@ -34,7 +39,7 @@ ARMS = (
     Arm("MHR-mu", "mu", "mhr"),
     Arm("MHR", "full", "mhr"),
     Arm("private LoRA", "lora", None),
-    Arm("shared LoRA", "mu", "lora"),
+    Arm("shared LoRA", "lora", "lora"),
     Arm("Poly", "full", "poly"),
 )
 
@@ -56,9 +61,9 @@ class Cell:
 
 def cells(tasks: list[str], seeds: int) -> Iterator[Cell]:
     """All runs, the more telling ones first: a stopped benchmark keeps whole seeds."""
-    order: list[tuple[int | None, int]] = [(data.SHOTS, seed) for seed in range(seeds)]
-    order += [(None, seed) for seed in range(seeds)]
-    order.sort(key=lambda one: (one[1] + (one[0] is None) > 1, one[1], one[0] is None))
+    order: list[tuple[int | None, int]] = [(data.SHOTS, 0), (None, 0)]
+    order += [(data.SHOTS, seed) for seed in range(1, seeds)]
+    order += [(None, seed) for seed in range(1, seeds)]
     for shots, seed in order:
         for task in tasks:
             for arm in ARMS:
@@ -69,11 +74,11 @@ def config(cell: Cell, rank: int) -> AdaptConfig:
     """The optimisation, the same for every arm but for what is trained."""
     return AdaptConfig(
         mode=cell.arm.mode,
-        steps=30,
+        steps=20,
         rows_per_step=8,
         learning_rate=5e-3,
         router_learning_rate=0.1,
-        eval_every=15,
+        eval_every=10,
         eval_examples=NUM_SELECT,
         rank=rank,
         max_input_tokens=data.MAX_TOKENS,
@@ -83,7 +88,7 @@ def config(cell: Cell, rank: int) -> AdaptConfig:
 
 
 def learn(
-    cell: Cell, task: Task, teacher: Teacher, banks: Mapping[str, Artefact], rank: int
+    cell: Cell, task: Task, teacher: Teacher, sources: Mapping[str, Artefact], rank: int
 ) -> Taught:
     """Run one cell: train, select on the first dev examples, score on the first test ones."""
     shown = dataclasses.replace(
@@ -91,14 +96,14 @@ def learn(
         train=data.draw(task, cell.shots, cell.seed),
         test=task.test[:NUM_TEST],
     )
-    bank = banks[cell.arm.bank] if cell.arm.bank else None
-    return teacher.teach(shown, config(cell, rank), bank)
+    source = sources[cell.arm.source] if cell.arm.source else None
+    return teacher.teach(shown, config(cell, rank), source)
 
 
 def run_cells(
     tasks: list[Task],
     teacher: Teacher,
-    banks: Mapping[str, Artefact],
+    sources: Mapping[str, Artefact],
     folder: Path,
     *,
     rank: int,
@@ -107,7 +112,7 @@ def run_cells(
 ) -> list[dict[str, Any]]:
     """Every cell that ``folder/runs.jsonl`` does not hold yet; returns all that are there.
 
-    Cells whose bank is not among ``banks`` wait for a later call. Artefacts of the 32-example
+    Cells whose source is not among ``sources`` wait for a later call. Artefacts of the 32-example
     runs of seed 0 are kept in ``folder/artefacts/ARM/TASK``.
     """
     log = folder / "runs.jsonl"
@@ -116,12 +121,12 @@ def run_cells(
     by_name = {task.name: task for task in tasks}
     began = time.monotonic()
     for cell in cells(list(by_name), seeds):
-        if cell.key in done or (cell.arm.bank is not None and cell.arm.bank not in banks):
+        if cell.key in done or (cell.arm.source or "") not in ("", *sources):
             continue
         if deadline_s is not None and time.monotonic() - began > deadline_s:
             break
         started = time.process_time()
-        taught = learn(cell, by_name[cell.task], teacher, banks, rank)
+        taught = learn(cell, by_name[cell.task], teacher, sources, rank)
         row = {
             "arm": cell.arm.name,
             "task": cell.task,
@@ -138,13 +143,13 @@ def run_cells(
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
         if cell.shots == data.SHOTS and cell.seed == 0:
-            write_artefact(taught.artefact, folder / "artefacts" / cell.arm.mode / cell.task)
+            write_artefact(taught.artefact, folder / "artefacts" / cell.arm.folder / cell.task)
     return rows
 
 
-def kept_artefacts(folder: Path, mode: Mode) -> dict[str, Artefact]:
-    """The artefacts that :func:`run_cells` kept of one mode, by task."""
+def kept_artefacts(folder: Path, arm: Arm) -> dict[str, Artefact]:
+    """The artefacts that :func:`run_cells` kept of one arm, by task."""
     return {
         path.parent.name: read_artefact(path)
-        for path in sorted((folder / "artefacts" / mode).glob("*/manifest.json"))
+        for path in sorted((folder / "artefacts" / arm.folder).glob("*/manifest.json"))
     }
