@@ -73,6 +73,7 @@ def _serve(
     def stop(number: int, _: object) -> None:
         received.append(number)
         stopping.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     from serving.cluster.local import serve_locally
 

@@ -5,6 +5,7 @@ A plain ASGI middleware, so that streams pass through untouched.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -20,6 +21,7 @@ from serving.config import LimitsSection, is_loopback
 from serving.metrics import Metrics
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+CLIENT_CLOSED = 499
 ARTEFACT_ROUTE = "/v1/adapters"
 
 
@@ -52,12 +54,12 @@ class Edge:
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        status = 500
+        status, is_started = 500, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_started = message["status"], True
                 if self._adds_request_id:
                     MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
@@ -71,6 +73,10 @@ class Edge:
                 await response(scope, receive, send_with_id)
             else:
                 await self._app(scope, self._limited(scope, receive), send_with_id)
+        except asyncio.CancelledError:
+            if not is_started:
+                status, state["error_code"] = CLIENT_CLOSED, "client_closed"
+            raise
         finally:
             self._record(scope, status, time.perf_counter() - started)
 

@@ -42,10 +42,12 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
     run_folder = Path(tempfile.mkdtemp(prefix="patchbay-run-"))
     config = config.model_copy(update={"run_folder": run_folder})
     num_cpus = max(1, os.cpu_count() or 1, round(INGRESS_CPUS * config.num_replicas * 2))
+    is_deployed = False
     try:
         _start_ray(num_cpus)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": config.host, "port": config.port})
+        is_deployed = True
         try:
             serve.run(build_app(config), name=APPLICATION, route_prefix="/")
         except RuntimeError as error:
@@ -55,9 +57,9 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
             ) from error
         yield f"http://{config.host}:{config.port}"
     finally:
-        if ray.is_initialized():
+        if is_deployed:
             serve.delete(APPLICATION)
-            ray.shutdown()
+        ray.shutdown()
         shutil.rmtree(run_folder, ignore_errors=True)
 
 

@@ -32,14 +32,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def serve(folder: Path) -> ServedCommand:
-    backbones = [f"--backbone={folder / name}" for name in ("tiny-t5", "tiny-bert")]
+def serve(folder: Path, *names: str) -> ServedCommand:
+    backbones = [f"--backbone={folder / name}" for name in names]
     return ServedCommand("--store", str(folder / "store"), *backbones)
 
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[ServedCommand]:
-    with serve(folder) as command:
+    with serve(folder, "tiny-t5", "tiny-bert") as command:
         yield command
 
 
@@ -185,7 +185,7 @@ def test_after_a_restart_on_the_same_store_everything_is_there(
     cores = served.cores()
     assert served.stop() == 130
     assert not any(Path(f"/proc/{pid}").exists() for pid in cores)
-    with serve(folder) as again:
+    with serve(folder, "tiny-t5") as again:
         for task, response in before.items():
             now = ask(again.http, task)
             assert text(now) == text(response)
