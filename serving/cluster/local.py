@@ -80,6 +80,7 @@ def _start_ray(num_cpus: int) -> None:
 
     try:
         ray.init(
+            address="local",
             num_cpus=num_cpus,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,

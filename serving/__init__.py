@@ -1,0 +1,1 @@
+"""Serving: the engine, its primitives and the HTTP application."""
