@@ -19,6 +19,7 @@ from adapters_store.families import family_of
 from serving.config import ServeConfig
 
 APPLICATION = "patchbay"
+START_ATTEMPTS = 3
 OBJECT_STORE_BYTES = 100 * 2**20
 
 
@@ -76,24 +77,30 @@ def check_folder(folder: Path) -> None:
 
 
 def _start_ray(num_cpus: int) -> None:
+    """Start a new local Ray; one that is slow to start, on a busy machine, is tried again."""
     import ray
 
-    try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=False,
-        )
-    except Exception as error:  # Ray raises the base class when its node is too slow to start
-        ray.shutdown()
-        raise UnavailableError(
-            f"the local Ray did not start: {error}",
-            hint="Try again; a machine that is very busy needs more than Ray's 30 seconds.",
-        ) from error
+    problem: Exception | None = None
+    for _ in range(START_ATTEMPTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                configure_logging=False,
+            )
+        except Exception as error:  # noqa: BLE001  Ray raises the base class itself
+            problem = error
+            ray.shutdown()
+        else:
+            return
+    raise UnavailableError(
+        f"the local Ray did not start in {START_ATTEMPTS} attempts: {problem}",
+        hint="Look for a busy machine or a full /tmp and /dev/shm; Ray waits 30 seconds each time.",
+    ) from problem
 
 
 def claim_port(host: str, port: int) -> int:
