@@ -12,6 +12,7 @@ from adapters_store.lazy import resolve
 BENCHMARKS: dict[str, str] = {
     "adaptation": "benchmarks.adaptation:run",
     "heterogeneity": "benchmarks.heterogeneity:run",
+    "textcls": "benchmarks.textcls:run",
 }
 
 

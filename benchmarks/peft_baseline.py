@@ -69,29 +69,32 @@ def _copy(weight: nn.Parameter, value: Tensor) -> None:
 
 
 def lora_model(backbone: Backbone, loras: Sequence[Artefact]) -> Any:
-    """A PEFT model with every LoRA loaded as ``t0``, ``t1``, ...; same factors as the artefacts."""
-    paths = {p.site: backbone.sites[p.site].module_path for p in loras[0].manifest.low_rank_parts}
-    rank = loras[0].manifest.low_rank_parts[0].rank
-    model = None
+    """A PEFT model with every LoRA loaded as ``t0``, ``t1``, ...; same factors as the artefacts.
+
+    ``add_adapter`` walks the whole model for every adapter (near a second each); the layers'
+    own ``update_layer`` builds the same modules at once.
+    """
+    parts = loras[0].manifest.low_rank_parts
+    paths = {part.site: backbone.sites[part.site].module_path for part in parts}
+    config = peft.LoraConfig(
+        r=parts[0].rank,
+        lora_alpha=parts[0].rank,
+        target_modules=sorted({path.rpartition(".")[2] for path in paths.values()}),
+        inference_mode=True,
+        init_lora_weights=False,
+    )
+    model = peft.PeftModel(load_model(backbone.folder), config, adapter_name="t0")
     for number, lora in enumerate(loras):
         name = f"t{number}"
-        config = peft.LoraConfig(
-            r=rank,
-            lora_alpha=rank,
-            target_modules=sorted({path.rpartition(".")[2] for path in paths.values()}),
-            inference_mode=True,
-        )
-        if model is None:
-            model = peft.PeftModel(load_model(backbone.folder), config, adapter_name=name)
-        else:
-            model.add_adapter(name, config)
+        model.peft_config[name] = config
         tensors = load_tensors(lora)
         for part in lora.manifest.low_rank_parts:
             layer = model.base_model.model.get_submodule(paths[part.site])
+            if name not in layer.lora_A:
+                layer.update_layer(name, part.rank, lora_alpha=part.rank, config=config)
             _copy(layer.lora_A[name].weight, tensors[f"{part.site}/low_rank/a"].t())
             b = tensors[f"{part.site}/low_rank/b"] * part.scale
             _copy(layer.lora_B[name].weight, b.t())
-    assert model is not None
     return model.eval()
 
 

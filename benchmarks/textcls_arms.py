@@ -60,14 +60,12 @@ class Cell:
 
 
 def cells(tasks: list[str], seeds: int) -> Iterator[Cell]:
-    """All runs, the more telling ones first: a stopped benchmark keeps whole seeds."""
-    order: list[tuple[int | None, int]] = [(data.SHOTS, 0), (None, 0)]
-    order += [(data.SHOTS, seed) for seed in range(1, seeds)]
-    order += [(None, seed) for seed in range(1, seeds)]
-    for shots, seed in order:
-        for task in tasks:
-            for arm in ARMS:
-                yield Cell(arm, task, shots, seed)
+    """All runs, 32 examples first: a benchmark that is stopped keeps whole seeds."""
+    for shots in (data.SHOTS, None):
+        for seed in range(seeds):
+            for task in tasks:
+                for arm in ARMS:
+                    yield Cell(arm, task, shots, seed)
 
 
 def config(cell: Cell, rank: int) -> AdaptConfig:
