@@ -42,7 +42,7 @@ class AdaptConfig:
     """
 
     mode: Mode = "z"
-    init: Init = "uniform"
+    init: Init = "auto"
     steps: int = 40
     rows_per_step: int = 32
     learning_rate: float = 2e-3

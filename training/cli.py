@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 MODES = ("z", "mu", "full", "lora")
-INITS = ("uniform", "nearest", "blend")
+INITS = ("auto", "uniform", "nearest", "blend")
 
 _folder = click.Path(path_type=Path, file_okay=False)
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -124,7 +124,7 @@ def publish(location: str, folder: Path, tenant: str, as_json: bool, **options: 
 )
 @click.option("--data", type=_file, required=True, help="JSON Lines: input, output[, part].")
 @click.option("--mode", type=click.Choice(MODES), default="z", show_default=True)
-@click.option("--init", type=click.Choice(INITS), default="uniform", show_default=True)
+@click.option("--init", type=click.Choice(INITS), default="auto", show_default=True)
 @click.option("--name", required=True, metavar="TENANT/TASK", help="Name to publish under.")
 @click.option("--description", default="", help="What the task does, for its signature.")
 @click.option("--steps", type=click.IntRange(min=1), help="Updates. Default: 40.")

@@ -21,7 +21,7 @@ from training.restore import read_bank, read_logits, read_pairs
 from training.task import Task
 
 Mode = Literal["z", "mu", "full", "lora"]
-Init = Literal["uniform", "nearest", "blend"]
+Init = Literal["auto", "uniform", "nearest", "blend"]
 
 _NUM_SCORED = 8
 _BLEND_TEMPERATURE = 0.1
@@ -87,9 +87,10 @@ def choose_routing(
     """Set task 0's logits: ``uniform`` keeps the draw around zero, as the paper does.
 
     ``nearest`` copies the neighbour under which a few training examples have the least loss;
-    ``blend`` averages the neighbours' logits with softmax(-loss / 0.1) as weights.
+    ``blend`` averages the neighbours' logits with softmax(-loss / 0.1) as weights. ``auto`` is
+    ``blend`` where there are neighbours whose losses can be compared, else ``uniform``.
     """
-    if init == "uniform":
+    if init == "uniform" or (init == "auto" and (model.heads or not neighbours)):
         return
     if not neighbours:
         raise UsageError(f"init {init!r} needs the routings of seen tasks; none is given")

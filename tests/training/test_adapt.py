@@ -102,7 +102,7 @@ def test_lora_may_tune_a_published_adapter_further(published: Published, new_tas
         teacher.teach(new_task, config, published.artefact("bank"))
 
 
-@pytest.mark.parametrize("init", ["nearest", "blend"])
+@pytest.mark.parametrize("init", ["nearest", "blend", "auto"])
 def test_adaptation_may_start_from_seen_tasks(published: Published, init: str) -> None:
     teacher, bank = Teacher.open(published.folder / "backbone"), published.artefact("bank")
     seen = published.artefact("kv-city")
@@ -112,6 +112,10 @@ def test_adaptation_may_start_from_seen_tasks(published: Published, init: str) -
     torch.testing.assert_close(
         read_logits(taught.artefact, bank), read_logits(seen, bank), atol=1e-6, rtol=0
     )
+    if init == "auto":
+        start = read_logits(teacher.teach(task, config, bank).artefact, bank)
+        assert start.abs().max() <= 1e-3
+        return
     with pytest.raises(UsageError, match="needs the routings"):
         teacher.teach(task, config, bank)
 
