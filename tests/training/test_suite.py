@@ -27,7 +27,7 @@ from training.suite.lexicon import SPLITS, Lexicon, Split, lexicon, split_of
 from training.suite.transforms import Transform
 
 ALL = (*SEEN, *HELD_OUT)
-FIRST_EXAMPLES_DIGEST = "a396bee24dfac7e7b354ae17e538b356648d7212a38764cf84ad8952151f8777"
+FIRST_EXAMPLES_DIGEST = "22ad43da4ecbcddadc7e05c81a9bacb9d2cdbc75b1624952a5a4a188af084111"
 PRINT_DIGEST = """
 import hashlib
 from training.suite import TASKS, generate
@@ -261,7 +261,7 @@ GOLDENS: tuple[tuple[Transform, Field, str, str], ...] = (
     (t.REDACT, f.EMAIL, "mira@vastor.com", "<email>"),
     (t.REDACT, f.PHONE, "+49 305 5281", "<phone>"),
     (t.REDACT, f.NAME, "Mira Tolen", "M. T."),
-    (t.REDACT, f.ID, "AB-4821", "AB-####"),
+    (t.REDACT, f.ID, "AB-4821", "<id>"),
 )
 
 
@@ -345,7 +345,7 @@ SUBSTITUTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "text-phone-redact": ((PHONE_PATTERN, "<phone>"),),
     "text-name-redact": ((NAME_PATTERN, r"\1. \2."),),
     "text-name-phone-redact": ((NAME_PATTERN, r"\1. \2."), (PHONE_PATTERN, "<phone>")),
-    "text-id-redact": ((r"\d", "#"),),
+    "text-id-redact": ((r"([A-Z]-)?\d+", "<id>"),),
     "text-email-phone-redact": ((EMAIL_PATTERN, "<email>"), (PHONE_PATTERN, "<phone>")),
 }
 

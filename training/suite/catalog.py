@@ -51,7 +51,7 @@ _SEEN_ROWS: tuple[Row, ...] = (
         t.REDACT,
         "Shorten the name to initials and replace the phone number by <phone>",
     ),
-    ("text-id-redact", s.TEXT, (f.ID,), t.REDACT, "Replace the digits of an order number by #"),
+    ("text-id-redact", s.TEXT, (f.ID,), t.REDACT, "Replace an order number by <id>"),
     ("text-money-code", s.TEXT, (f.MONEY,), t.TO_CODE, "Price of a sentence with currency code"),
     ("mail-name", s.MAIL, (f.NAME,), t.IDENTITY, "Extract the name from a mail header"),
     ("mail-email-domain", s.MAIL, (f.EMAIL,), t.DOMAIN, "Domain of the address in a mail header"),

@@ -166,10 +166,6 @@ def _initials_of(value: str) -> str:
     return " ".join(f"{part[0]}." for part in value.split())
 
 
-def _hide_digits(value: str) -> str:
-    return "".join("#" if char.isdigit() else char for char in value)
-
-
 NAME = Field("name", _name, _initials_of)
 NAME_LAST_FIRST = Field("name-last-first", _name_last_first)
 CITY = Field("city", _city)
@@ -186,7 +182,7 @@ CLOCK = Field("clock", _clock)
 LEVEL = Field("level", _level)
 FLAG = Field("active", _flag)
 SERVICE = Field("service", _service)
-ID = Field("id", _id, _hide_digits)
+ID = Field("id", _id, lambda value: "<id>")
 HOST = Field("host", _host)
 FILE = Field("file", _file)
 WORD = Field("word", _word)
