@@ -41,28 +41,40 @@ def source(
 
 
 def table(rows: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """Per arm and number of examples: each task's mean test accuracy, their mean, parameters."""
+    """Per task, number of examples and arm: test accuracy over the seeds there are, its floor."""
     lines = []
-    for shots in (data.SHOTS, None):
-        floor = {task.name: round(data.majority(task), 3) for task in tasks}
-        lines.append({"arm": "majority", "shots": shots or "all", "seeds": "-", **floor})
-        lines[-1] |= {"mean": mean(floor.values()), "deviation": 0.0, "num_trained": 0}
-        for arm in ARMS:
-            chosen = [r for r in rows if r["arm"] == arm.name and r["shots"] == shots]
-            by_seed = [
-                {r["task"]: r["test"] for r in chosen if r["seed"] == s} for s in range(SEEDS)
-            ]
-            whole = [scores for scores in by_seed if len(scores) == len(tasks)]
-            if not whole:
-                continue
-            line: dict[str, Any] = {"arm": arm.name, "shots": shots or "all", "seeds": len(whole)}
-            line |= {t.name: round(mean(s[t.name] for s in whole), 3) for t in tasks}
-            means = [mean(scores.values()) for scores in whole]
-            line["mean"] = mean(means)
-            line["deviation"] = stdev(means) if len(means) > 1 else 0.0
-            line["num_trained"] = round(mean(r["num_trained"] for r in chosen))
-            lines.append(line)
+    for task in tasks:
+        for shots in (data.SHOTS, None):
+            for arm in ARMS:
+                key = (arm.name, task.name, shots)
+                chosen = [r for r in rows if (r["arm"], r["task"], r["shots"]) == key]
+                if not chosen:
+                    continue
+                scores = [row["test"] for row in chosen]
+                lines.append(
+                    {
+                        "task": task.name,
+                        "examples": shots or len(task.train),
+                        "arm": arm.name,
+                        "mean": mean(scores),
+                        "deviation": stdev(scores) if len(scores) > 1 else None,
+                        "seeds": len(scores),
+                        "majority": round(data.majority(task), 3),
+                        "num_trained": chosen[0]["num_trained"],
+                    }
+                )
     return lines
+
+
+def averages(lines: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> dict[str, float]:
+    """Each arm's mean over all tasks with 32 examples, and the floor's."""
+    found = {"majority": mean(data.majority(task) for task in tasks)}
+    for arm in ARMS:
+        key = (arm.name, data.SHOTS)
+        chosen = [line["mean"] for line in lines if (line["arm"], line["examples"]) == key]
+        if len(chosen) == len(tasks):
+            found[arm.name] = mean(chosen)
+    return {f"{name}_32".replace(" ", "_"): value for name, value in found.items()}
 
 
 def run(*, quick: bool) -> Report:
@@ -101,9 +113,7 @@ def _run(
         },
         rows=table(rows, few),
     )
-    for line in report.rows:
-        if line["shots"] == data.SHOTS:
-            report.ratios[f"{line['arm']}_32".replace(" ", "_")] = line["mean"]
+    report.ratios = averages(report.rows, few)
     if is_served:
         routings = made["mhr"][1] | kept_artefacts(folder, ARMS[0])
         served = compare(folder / "store", teacher, sources["mhr"], routings, [*seen, *few])

@@ -16,6 +16,7 @@ from training.adapt import AdaptConfig, Taught, Teacher
 from training.starts import Mode
 from training.task import Task
 
+FEW_STEPS, MANY_STEPS = 20, 50
 NUM_SELECT = 50
 NUM_TEST = 200
 
@@ -70,13 +71,14 @@ def cells(tasks: list[str], seeds: int) -> Iterator[Cell]:
 
 def config(cell: Cell, rank: int) -> AdaptConfig:
     """The optimisation, the same for every arm but for what is trained."""
+    steps = FEW_STEPS if cell.shots else MANY_STEPS
     return AdaptConfig(
         mode=cell.arm.mode,
-        steps=20,
+        steps=steps,
         rows_per_step=8,
         learning_rate=5e-3,
         router_learning_rate=0.1,
-        eval_every=10,
+        eval_every=steps // 2,
         eval_examples=NUM_SELECT,
         rank=rank,
         max_input_tokens=data.MAX_TOKENS,
