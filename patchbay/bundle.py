@@ -1,7 +1,8 @@
 """Making the bundled folder from a finished run: ``python -m patchbay.bundle RUN [FOLDER]``.
 
 Writes the backbone in bfloat16, the bank, the seen tasks' routing, the held-out tasks' names and a
-model card whose scores are measured on the weights as they are stored.
+model card whose scores are measured on the weights as they are stored. A ``NOTES.md`` in the run
+folder goes into the card.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ routing alone selects it. No outside data or weights were used. Licence: Apache-
 | stored as | backbone bfloat16 ({backbone_mb:.1f} MB), bank and routing float32 |
 | fingerprint | `{fingerprint}` |
 
+{notes}
 Limits: inputs up to {max_in} bytes and outputs up to {max_out}, the formats of the suite, mostly
 ASCII. It is made to show routing, not to be a general language model.
 
@@ -89,6 +91,7 @@ def _card(
         kind = "bank" if ".method." in name else "backbone"
         counts["routing" if name.endswith(".logits") else kind] += parameter.numel()
     weights = folder / "backbone" / "model.safetensors"
+    notes = run_folder / "NOTES.md"
     return CARD.format(
         name=BACKBONE_NAME,
         num_skills=recipe.method.num_skills,
@@ -104,6 +107,7 @@ def _card(
         f"routing {counts['routing'] // len(run.tasks):,} a task",
         backbone_mb=weights.stat().st_size / 1e6,
         fingerprint=fingerprint,
+        notes=notes.read_text("utf-8") if notes.is_file() else "",
         max_in=recipe.max_input_tokens - 1,
         max_out=recipe.max_output_tokens - 1,
         num_test=recipe.tasks.num_test,

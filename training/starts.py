@@ -23,7 +23,7 @@ from training.task import Task
 Mode = Literal["z", "mu", "full", "lora"]
 Init = Literal["auto", "uniform", "nearest", "blend"]
 
-_NUM_SCORED = 8
+_NUM_SCORED = 4
 _BLEND_TEMPERATURE = 0.1
 
 
