@@ -92,6 +92,7 @@ def _run(
     seeds: int,
     is_served: bool,
     names: Sequence[str] | None = None,
+    deadline_s: float | None = None,
 ) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     teacher = Teacher.open(data.backbone_folder())
@@ -99,7 +100,7 @@ def _run(
     few = [task for task in few if names is None or task.name in names]
     made = {name: source(name, seen, folder / name, teacher, steps) for name in METHODS}
     sources = {name: artefact for name, (artefact, _) in made.items()}
-    rows = run_cells(few, teacher, sources, folder, rank=RANK, seeds=seeds)
+    rows = run_cells(few, teacher, sources, folder, rank=RANK, seeds=seeds, deadline_s=deadline_s)
     report = Report(
         "textcls",
         {
