@@ -23,7 +23,7 @@ from training.task import Task
 Mode = Literal["z", "mu", "full", "lora"]
 Init = Literal["auto", "uniform", "nearest", "blend"]
 
-_NUM_SCORED = 4
+NUM_SCORED = 4
 _BLEND_TEMPERATURE = 0.1
 
 
@@ -96,7 +96,7 @@ def choose_routing(
         raise UsageError(f"init {init!r} needs the routings of seen tasks; none is given")
     if model.heads:
         raise UsageError(f"init {init!r} compares losses, which a fresh head does not have")
-    batch = objective.collate([(0, example) for example in task.train[:_NUM_SCORED]])
+    batch = objective.collate([(0, example) for example in task.train[:NUM_SCORED]])
     candidates = torch.stack([read_logits(artefact, bank) for artefact in neighbours])
     losses = []
     for logits in candidates:

@@ -79,13 +79,13 @@ class CoreClient:
             return
         self._is_closing = True
         if not self._child.gone.is_set():
-            await self._socket.send(encode(Stop()))
+            await self._send(Stop())
         await self._child.stop(timeout_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._fail(UnavailableError(f"the core of backbone {self.name!r} is stopping"))
-        self._socket.close()
+        self._socket.close(linger=0)
         self._context.term()
 
     @property
@@ -124,7 +124,7 @@ class CoreClient:
         self._waiting[request.id] = queue
         is_over = False
         try:
-            await self._socket.send(encode(Submit(request)))
+            await self._send(Submit(request))
             while not is_over:
                 event = await queue.get()
                 is_over = isinstance(event, (*_LAST, PatchbayError))
@@ -148,6 +148,21 @@ class CoreClient:
         finally:
             await stream.aclose()
         raise UnavailableError(f"request {request.id} ended without a result")
+
+    async def _send(self, message: Any) -> None:
+        """Hand a message to the socket, or give up once the core is gone.
+
+        A pair socket without a peer would hold the sender for ever; whoever waits for an answer
+        of a core that went away is told by :meth:`_fail`.
+        """
+        sending = asyncio.ensure_future(self._socket.send(encode(message)))
+        gone = asyncio.ensure_future(self._child.gone.wait())
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not sending.done():
+                sending.cancel()
 
     async def _receive(self) -> None:
         while True:

@@ -241,3 +241,20 @@ def is_core(pid: int) -> bool:
         return b"serving.core" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
+
+
+def test_closing_and_submitting_never_wait_for_a_core_that_is_gone(
+    loop: LoopThread, byte_t5: Backbone, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        config = BackboneConfig(name="tiny", folder=byte_t5.folder)
+        core = CoreClient(config, serve_config(tmp_path).engine, tmp_path / "store")
+        await core.start(timeout_s=200)
+        os.kill(core.pid, signal.SIGKILL)
+        request = Request("late", "generate", None, (5, 6, 1), Sampling(max_tokens=4))
+        with pytest.raises(UnavailableError):
+            async for _ in core.generate(request):
+                pass
+        await core.close()
+
+    loop.run(scenario())

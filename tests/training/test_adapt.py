@@ -17,7 +17,7 @@ from training.evaluation import artefact_accuracy
 from training.recipe import BackboneSection, TasksSection
 from training.restore import read_bank, read_logits
 from training.sources import suite_task
-from training.starts import start
+from training.starts import NUM_SCORED, start
 from training.task import Task
 
 CONFIG = AdaptConfig(steps=3, rows_per_step=4, max_input_tokens=128, rank=2)
@@ -125,7 +125,7 @@ def test_nearest_picks_the_routing_with_the_least_loss(published: Published) -> 
     routings = [published.artefact(task.name) for task in published.run.tasks]
     config = AdaptConfig(steps=1, rows_per_step=4, init="nearest", router_learning_rate=1e-9)
     for index, task in enumerate(published.run.tasks):
-        batch = published.run.objective.collate([(index, e) for e in task.train[:8]])
+        batch = published.run.objective.collate([(index, e) for e in task.train[:NUM_SCORED]])
         losses = []
         with torch.no_grad():
             for other in range(len(routings)):
