@@ -5,7 +5,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PACKAGES := adapters_store training serving patchbay
 # One thread per process: two processes with two threads each collapse on two cores.
 export OMP_NUM_THREADS ?= 1
-export RAY_AUTH_MODE ?= disabled
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test test-full check bench env env-dev clean
