@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -27,7 +28,7 @@ class TensorSpec:
     is_non_negative: bool = False
 
 
-class Part(BaseModel):
+class Part(BaseModel, ABC):
     """One effect of an artefact. Subclasses fix ``primitive`` and name their tensors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,9 +41,9 @@ class Part(BaseModel):
         """What may occur once per artefact: the primitive and the place where it acts."""
         return self.primitive, ""
 
+    @abstractmethod
     def tensor_specs(self, shapes: BackboneShapes) -> tuple[TensorSpec, ...]:
         """The tensors of this part on that backbone; raises typed errors where it cannot fit."""
-        raise NotImplementedError
 
 
 def check_rank(rank: int, site: Site) -> None:
