@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,16 +33,16 @@ class BackboneRecord:
 
     @property
     def shapes(self) -> BackboneShapes:
-        """Sites and width, as parts read them."""
-        return _describe(self.family, canonical_json(dict(self.config)))[0]
+        """Every named place with its sizes, as parts read them."""
+        return _describe(self.family, canonical_json(dict(self.config)))
 
     @property
     def architecture(self) -> Architecture:
-        """The family's record of the whole model."""
-        return _describe(self.family, canonical_json(dict(self.config)))[1]
+        """The engine's record of the whole model; raises IncompatibleError if it runs none."""
+        return load_family(self.family).architecture(self.config)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Backbone:
     """A backbone in a folder. ``sites`` is in execution order; ``fingerprint`` is its identity."""
 
@@ -50,7 +50,6 @@ class Backbone:
     name: str
     config: Mapping[str, Any]
     family: Family
-    architecture: Architecture
     sites: dict[str, Site]
     fingerprint: str
 
@@ -78,7 +77,6 @@ class Backbone:
             name=check_name(name or default_name(folder), "backbone name"),
             config=config,
             family=family,
-            architecture=family.architecture(config),
             sites={site.name: site for site in family.sites(config)},
             fingerprint=fingerprint(config, weight_files(folder)),
         )
@@ -88,10 +86,15 @@ class Backbone:
         """What a store keeps of this backbone."""
         return BackboneRecord(self.name, self.fingerprint, self.family.name, self.config)
 
-    @property
+    @cached_property
     def shapes(self) -> BackboneShapes:
-        """Sites and width, as parts read them."""
-        return BackboneShapes(self.sites, self.architecture.stacks[0].hidden_size)
+        """Every named place with its sizes, as parts read them."""
+        return BackboneShapes(self.sites, self.family.anatomy(self.config))
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The engine's record of the whole model; raises IncompatibleError if it runs none."""
+        return self.family.architecture(self.config)
 
 
 def default_name(folder: Path) -> str:
@@ -101,11 +104,10 @@ def default_name(folder: Path) -> str:
 
 
 @lru_cache(maxsize=32)
-def _describe(family_name: str, config_json: bytes) -> tuple[BackboneShapes, Architecture]:
+def _describe(family_name: str, config_json: bytes) -> BackboneShapes:
     config = strict_json(config_json, "config.json")
     if not isinstance(config, dict):
         raise InvalidArtefactError("config.json is not a JSON object")
     family = load_family(family_name)
-    architecture = family.architecture(config)
     sites = {site.name: site for site in family.sites(config)}
-    return BackboneShapes(sites, architecture.stacks[0].hidden_size), architecture
+    return BackboneShapes(sites, family.anatomy(config))

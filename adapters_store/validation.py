@@ -224,7 +224,7 @@ def _check_signature(manifest: Manifest, backbone: BackboneRecord) -> None:
         raise InvalidArtefactError(
             f"the signature has {len(signature.labels)} labels; the head has {head.num_labels}"
         )
-    if signature.task == "text2text" and not backbone.architecture.is_encoder_decoder:
+    if signature.task == "text2text" and not backbone.shapes.anatomy.can_generate:
         raise IncompatibleError(
             f"task 'text2text' needs a decoder; backbone {backbone.name} of family "
             f"{backbone.family!r} has none"

@@ -1,47 +1,32 @@
 """Backbone families: from canonical sites to the modules and dimensions of a model.
 
-A family is a module with ``sites(config)`` and ``architecture(config)``, where
-``config`` is the mapping in the model's ``config.json``. Nothing here imports torch.
+A family is one module with a record ``FAMILY``, found through a lazy table. Nothing here imports
+torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from adapters_store.errors import IncompatibleError
+from adapters_store.families.anatomy import Anatomy
 from adapters_store.families.architecture import Architecture
+from adapters_store.families.family import Family
 from adapters_store.families.site import Site
 from adapters_store.lazy import resolve
 
 FAMILIES: dict[str, str] = {
-    "t5": "adapters_store.families.t5:sites",
-    "bert": "adapters_store.families.bert:sites",
-}
-ARCHITECTURES: dict[str, str] = {
-    "t5": "adapters_store.families.t5:architecture",
-    "bert": "adapters_store.families.bert:architecture",
+    "t5": "adapters_store.families.t5:FAMILY",
+    "bert": "adapters_store.families.bert:FAMILY",
 }
 MODEL_TYPES: dict[str, str] = {"t5": "t5", "mt5": "t5", "bert": "bert"}
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One family: ``sites`` and ``architecture`` take the mapping of a ``config.json``."""
-
-    name: str
-    sites: Callable[[Mapping[str, Any]], tuple[Site, ...]]
-    architecture: Callable[[Mapping[str, Any]], Architecture]
-
-
 def load_family(name: str) -> Family:
     """The family of that name; raises :class:`~adapters_store.errors.UsageError` if unknown."""
-    return Family(
-        name,
-        resolve(FAMILIES, name, "backbone family"),
-        resolve(ARCHITECTURES, name, "backbone family"),
-    )
+    family: Family = resolve(FAMILIES, name, "backbone family")
+    return family
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
@@ -55,4 +40,13 @@ def family_of(config: Mapping[str, Any]) -> Family:
     return load_family(MODEL_TYPES[model_type])
 
 
-__all__ = ["FAMILIES", "Architecture", "Family", "Site", "family_of", "load_family"]
+__all__ = [
+    "FAMILIES",
+    "MODEL_TYPES",
+    "Anatomy",
+    "Architecture",
+    "Family",
+    "Site",
+    "family_of",
+    "load_family",
+]

@@ -6,6 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters_store.errors import IncompatibleError
+from adapters_store.families.anatomy import (
+    Anatomy,
+    Attention,
+    Block,
+    Input,
+    Tap,
+    bias_vectors,
+    norm_vectors,
+)
 from adapters_store.families.architecture import (
     Activation,
     Architecture,
@@ -14,6 +23,7 @@ from adapters_store.families.architecture import (
     Stack,
 )
 from adapters_store.families.config import positive_int
+from adapters_store.families.family import Family
 from adapters_store.families.site import Site
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -86,3 +96,36 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
         eos_token_id=None,
         decoder_start_token_id=None,
     )
+
+
+def anatomy(config: Mapping[str, Any]) -> Anatomy:
+    """Blocks, attentions, vectors, the input and the pooler of a BERT-style encoder."""
+    width, heads = positive_int(config, "hidden_size"), positive_int(config, "num_attention_heads")
+    num_layers = positive_int(config, "num_hidden_layers")
+    blocks: list[Block] = []
+    attentions: list[Attention] = []
+    vectors = list(bias_vectors(sites(config), is_present=True))
+    vectors += norm_vectors("encoder.embedding.norm", "embeddings.LayerNorm", width, "layer")
+    for i in range(num_layers):
+        layer = f"encoder.layer.{i}"
+        for kind, module in (("self", f"{layer}.attention.output"), ("ffn", f"{layer}.output")):
+            norm = f"{module}.LayerNorm"
+            name = f"encoder.{i}.after_{kind}"
+            blocks.append(Block(name, width, f"{module}.dense", Tap(module, 1), None, norm))
+            vectors += norm_vectors(f"encoder.{i}.{kind}.norm", norm, width, "layer")
+        path = f"{layer}.attention.self"
+        attentions.append(Attention(f"encoder.{i}.self", path, heads, heads, width // heads))
+    words = "embeddings.word_embeddings"
+    inputs = (Input("encoder", width, words, "encoder.layer.{i}", num_layers),)
+    return Anatomy(
+        width,
+        False,
+        tuple(blocks),
+        tuple(attentions),
+        tuple(vectors),
+        inputs,
+        pooler_path="pooler",
+    )
+
+
+FAMILY = Family("bert", sites, anatomy, runner=architecture, prefixes=("bert.",))

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from adapters_store.errors import IncompatibleError
+from adapters_store.families.anatomy import (
+    Anatomy,
+    Attention,
+    Block,
+    Input,
+    Tap,
+    Vector,
+    bias_vectors,
+    norm_vectors,
+)
 from adapters_store.families.architecture import (
     Activation,
     Architecture,
@@ -15,6 +25,7 @@ from adapters_store.families.architecture import (
     Stack,
 )
 from adapters_store.families.config import positive_int
+from adapters_store.families.family import Family
 from adapters_store.families.site import Site
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -118,3 +129,37 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
         eos_token_id=int(config.get("eos_token_id", 1)),
         decoder_start_token_id=int(config.get("decoder_start_token_id") or 0),
     )
+
+
+def anatomy(config: Mapping[str, Any]) -> Anatomy:
+    """Blocks, attentions, vectors and inputs of a T5-style model; its linear maps have no bias."""
+    width, heads = positive_int(config, "d_model"), positive_int(config, "num_heads")
+    head_dim = positive_int(config, "d_kv")
+    blocks: list[Block] = []
+    attentions: list[Attention] = []
+    vectors: list[Vector] = list(bias_vectors(sites(config), is_present=False))
+    inputs: list[Input] = []
+    stacks: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
+    for stack in stacks:
+        sub_layers = [("self", "SelfAttention"), ("ffn", "DenseReluDense")]
+        if stack == "decoder":
+            sub_layers.insert(1, ("cross", "EncDecAttention"))
+        for i in range(_layers(config, stack)):
+            for j, (kind, module) in enumerate(sub_layers):
+                path = f"{stack}.block.{i}.layer.{j}"
+                output = f"{path}.{module}.{'wo' if kind == 'ffn' else 'o'}"
+                norm = f"{path}.layer_norm"
+                tap = Tap(norm, 0)
+                blocks.append(Block(f"{stack}.{i}.after_{kind}", width, output, tap, norm, None))
+                vectors += norm_vectors(f"{stack}.{i}.{kind}.norm", norm, width, "rms")
+                if kind != "ffn":
+                    name = f"{stack}.{i}.{kind}"
+                    attentions.append(Attention(name, f"{path}.{module}", heads, heads, head_dim))
+        final = f"{stack}.final_layer_norm"
+        vectors += norm_vectors(f"{stack}.final.norm", final, width, "rms")
+        layers = f"{stack}.block.{{i}}"
+        inputs.append(Input(stack, width, "shared", layers, _layers(config, stack)))
+    return Anatomy(width, True, tuple(blocks), tuple(attentions), tuple(vectors), tuple(inputs))
+
+
+FAMILY = Family("t5", sites, anatomy, runner=architecture, prefixes=("transformer.",))

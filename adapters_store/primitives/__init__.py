@@ -16,6 +16,11 @@ PRIMITIVES: dict[str, str] = {
     "low_rank": "adapters_store.primitives.low_rank:LowRankPart",
     "mixture": "adapters_store.primitives.mixture:BankPart",
     "routing": "adapters_store.primitives.routing:RoutingPart",
+    "scale": "adapters_store.primitives.scale:ScalePart",
+    "bottleneck": "adapters_store.primitives.bottleneck:BottleneckPart",
+    "prefix": "adapters_store.primitives.prefix:PrefixPart",
+    "prompt": "adapters_store.primitives.prompt:PromptPart",
+    "override": "adapters_store.primitives.override:OverridePart",
     "head": "adapters_store.primitives.head:HeadPart",
 }
 

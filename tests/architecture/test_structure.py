@@ -14,7 +14,6 @@ PACKAGES = ("adapters_store", "training", "serving", "patchbay")
 MAX_LINES = 300
 TABLES = (
     ("adapters_store.families", "FAMILIES"),
-    ("adapters_store.families", "ARCHITECTURES"),
     ("adapters_store.primitives", "PRIMITIVES"),
     ("adapters_store.blobs", "BLOBS"),
     ("training.methods", "METHODS"),

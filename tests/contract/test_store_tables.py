@@ -9,13 +9,13 @@ import pytest
 
 from adapters_store import errors
 from adapters_store.blobs import BLOBS
-from adapters_store.families import ARCHITECTURES, FAMILIES, MODEL_TYPES
+from adapters_store.families import FAMILIES, MODEL_TYPES, Family
 from adapters_store.lazy import resolve
 from adapters_store.manifest import Manifest
 from adapters_store.primitives import PRIMITIVES, BackboneShapes, Part, as_part
 from patchbay.cli import COMMANDS, SUMMARIES
 
-TABLES = {"blobs": BLOBS, "families": FAMILIES, "architectures": ARCHITECTURES}
+TABLES = {"blobs": BLOBS}
 ROWS = [(name, row) for name, table in TABLES.items() for row in table]
 ERRORS = [
     error
@@ -37,8 +37,15 @@ def test_an_unknown_row_names_the_known_and_the_nearest(name: str):
     assert all(row in caught.value.message for row in TABLES[name])
 
 
-def test_every_model_type_has_a_family_and_each_family_an_architecture():
-    assert set(MODEL_TYPES.values()) == set(FAMILIES) == set(ARCHITECTURES)
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_every_family_is_a_record_of_its_own_name(name: str):
+    family = resolve(FAMILIES, name, "backbone family")
+    assert isinstance(family, Family)
+    assert family.name == name
+
+
+def test_every_model_type_has_a_family_and_each_family_a_model_type():
+    assert set(MODEL_TYPES.values()) == set(FAMILIES)
 
 
 @pytest.mark.parametrize("primitive", list(PRIMITIVES))
@@ -91,7 +98,7 @@ def test_the_manifest_has_exactly_the_fields_of_format_1():
         "signature",
         "provenance",
     ]
-    assert [field.name for field in dataclasses.fields(BackboneShapes)] == ["sites", "hidden_size"]
+    assert [field.name for field in dataclasses.fields(BackboneShapes)] == ["sites", "anatomy"]
 
 
 def test_every_command_has_a_summary():
