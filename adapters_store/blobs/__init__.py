@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from adapters_store.blobs.protocol import Blobs
+from adapters_store.blobs.protocol import RENEW_AFTER_S, BlobEntry, Blobs
 
 BLOBS: dict[str, str] = {
     "local": "adapters_store.blobs.local:LocalBlobs",
     "memory": "adapters_store.blobs.memory:MemoryBlobs",
 }
 
-__all__ = ["BLOBS", "Blobs"]
+__all__ = ["BLOBS", "RENEW_AFTER_S", "BlobEntry", "Blobs"]

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Protocol
 
 from adapters_store.errors import ArtefactTooLargeError, InvalidNameError
 from adapters_store.names import is_digest
 
+# A put of a blob that is there renews ``modified_at_s`` to at most this age: collect nothing that
+# is younger than this and the longest publication together.
+RENEW_AFTER_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class BlobEntry:
+    """One stored blob as a listing knows it; ``modified_at_s`` is the Unix time of its last put."""
+
+    digest: str
+    size_bytes: int
+    modified_at_s: float
+
 
 class Blobs(Protocol):
-    """Bytes under their own sha256. Safe for concurrent use by threads."""
+    """Bytes under their own sha256. Safe for concurrent use by threads and processes.
+
+    Every method that takes a digest raises InvalidNameError for text that is none, and every
+    method raises UnavailableError or ForbiddenError where the medium cannot be used.
+    """
 
     def put(self, data: bytes) -> str:
         """Store the bytes unless they are there; returns their digest ``sha256:<hex>``.
 
-        After return the bytes survive a crash where the medium does. A damaged copy is replaced.
-        Raises ArtefactTooLargeError above the size limit.
+        After return the bytes survive a crash where the medium does. A damaged copy is replaced,
+        and ``modified_at_s`` is at most ``RENEW_AFTER_S`` old. Raises ArtefactTooLargeError above
+        the size limit.
+        """
+        ...
+
+    def put_many(self, items: Iterable[bytes]) -> list[str]:
+        """Store several blobs, cheaper than one by one; returns their digests in order.
+
+        All of them are durable after return. Where it raises, some may be stored. Items are taken
+        from the iterable a bounded number of bytes at a time.
         """
         ...
 
@@ -24,12 +51,34 @@ class Blobs(Protocol):
         """The bytes, verified. Raises NotFoundError if absent, CorruptStoreError if damaged."""
         ...
 
+    def copy_to(self, digest: str, target: IO[bytes]) -> int:
+        """Write the bytes to ``target`` in bounded memory; returns how many. Raises as ``get``.
+
+        They are verified while they pass: what ``target`` holds counts only if this returns.
+        """
+        ...
+
     def size(self, digest: str) -> int | None:
         """The stored size in bytes without reading, or None if absent."""
         ...
 
-    def digests(self) -> Iterator[str]:
-        """Every stored digest, in no particular order."""
+    def delete(self, digest: str, *, put_before_s: float | None = None) -> bool:
+        """Remove a blob; True where it was there.
+
+        With ``put_before_s`` only a blob that was last put before that Unix time is removed, so
+        that a concurrent put wins.
+        """
+        ...
+
+    def entries(self) -> Iterator[BlobEntry]:
+        """Every stored blob, in no particular order; one put or deleted meanwhile may show."""
+        ...
+
+    def uploads(self, older_than_s: float, *, remove: bool = True) -> int:
+        """Remove unfinished uploads that began longer ago than that; returns how many.
+
+        With ``remove`` False they are only counted.
+        """
         ...
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import threading
+import time
 
 import pytest
 
-from adapters_store.blobs import BLOBS, Blobs
+from adapters_store.blobs import BLOBS, RENEW_AFTER_S, Blobs
 from adapters_store.errors import (
     ArtefactTooLargeError,
     CorruptStoreError,
@@ -17,6 +20,7 @@ from adapters_store.errors import (
 from adapters_store.lazy import resolve
 
 LIMIT_BYTES = 100_000
+CLOCK_SLACK_S = 2.0
 
 
 @pytest.fixture(params=list(BLOBS))
@@ -37,6 +41,15 @@ def damage(blobs: Blobs, digest: str, data: bytes) -> None:
         path.write_bytes(data)
 
 
+def age(blobs: Blobs, digest: str, seconds: float) -> None:
+    """Make a blob look as if its last put was so long ago."""
+    if hasattr(blobs, "items"):
+        blobs._put_at_s[digest] -= seconds  # type: ignore[attr-defined]
+    else:
+        past_s = time.time() - seconds
+        os.utime(blobs.path(digest), (past_s, past_s))  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("data", [b"", b"x", b"\x00\xff" * 1000])
 def test_bytes_come_back_under_their_own_digest(blobs: Blobs, data: bytes):
     digest = blobs.put(data)
@@ -48,7 +61,7 @@ def test_bytes_come_back_under_their_own_digest(blobs: Blobs, data: bytes):
 def test_putting_again_changes_nothing(blobs: Blobs):
     assert blobs.put(b"same") == blobs.put(b"same")
     blobs.put(b"other")
-    assert len(list(blobs.digests())) == 2
+    assert len(list(blobs.entries())) == 2
 
 
 def test_an_absent_blob_is_not_found(blobs: Blobs):
@@ -56,7 +69,7 @@ def test_an_absent_blob_is_not_found(blobs: Blobs):
     assert blobs.size(digest) is None
     with pytest.raises(NotFoundError, match=digest):
         blobs.get(digest)
-    assert list(blobs.digests()) == []
+    assert list(blobs.entries()) == []
 
 
 @pytest.mark.parametrize("digest", ["", "../x", "sha256:", "sha256:" + "G" * 64, "md5:" + "0" * 64])
@@ -65,6 +78,10 @@ def test_only_digests_are_looked_up(blobs: Blobs, digest: str):
         blobs.get(digest)
     with pytest.raises(InvalidNameError):
         blobs.size(digest)
+    with pytest.raises(InvalidNameError):
+        blobs.delete(digest)
+    with pytest.raises(InvalidNameError):
+        blobs.copy_to(digest, io.BytesIO())
 
 
 @pytest.mark.parametrize("bad", [b"", b"hell", b"hello!", b"jello"])
@@ -73,6 +90,8 @@ def test_damage_is_refused_on_reading_and_repaired_by_putting(blobs: Blobs, bad:
     damage(blobs, digest, bad)
     with pytest.raises(CorruptStoreError, match=digest):
         blobs.get(digest)
+    with pytest.raises(CorruptStoreError, match=digest):
+        blobs.copy_to(digest, io.BytesIO())
     assert blobs.put(b"hello") == digest
     assert blobs.get(digest) == b"hello"
 
@@ -81,7 +100,7 @@ def test_the_size_limit_holds(blobs: Blobs):
     assert blobs.get(blobs.put(bytes(LIMIT_BYTES))) == bytes(LIMIT_BYTES)
     with pytest.raises(ArtefactTooLargeError, match="the limit is"):
         blobs.put(bytes(LIMIT_BYTES + 1))
-    assert len(list(blobs.digests())) == 1
+    assert len(list(blobs.entries())) == 1
 
 
 def test_racing_writers_of_one_blob_all_succeed(blobs: Blobs):
@@ -99,12 +118,81 @@ def test_racing_writers_of_one_blob_all_succeed(blobs: Blobs):
     for thread in threads:
         thread.join()
     assert answers == [blobs.put(data)] * 8
-    assert list(blobs.digests()) == [answers[0]]
+    assert [entry.digest for entry in blobs.entries()] == [answers[0]]
 
 
-def test_the_local_store_shards_by_digest_and_leaves_no_temporary_files(tmp_path):
-    local = resolve(BLOBS, "local", "blob store")(tmp_path)
-    digest = local.put(b"hello").removeprefix("sha256:")
-    files = [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()]
-    assert files == [f"sha256/{digest[:2]}/{digest}"]
-    assert (tmp_path / files[0]).stat().st_mode & 0o222 == 0
+def test_many_blobs_are_put_at_once_and_answered_in_order(blobs: Blobs):
+    items = [b"%d" % (number % 700) for number in range(1000)]
+    first = blobs.put(b"7")
+    digests = blobs.put_many(iter(items))
+    assert digests == ["sha256:" + hashlib.sha256(data).hexdigest() for data in items]
+    assert digests[7] == first
+    assert {entry.digest for entry in blobs.entries()} == set(digests)
+    assert blobs.get(digests[-1]) == items[-1]
+    assert blobs.put_many([]) == []
+
+
+def test_putting_many_replaces_damaged_copies(blobs: Blobs):
+    digests = blobs.put_many([b"one", b"two"])
+    damage(blobs, digests[0], b"eno")
+    assert blobs.put_many([b"one", b"two", b"one"]) == [*digests, digests[0]]
+    assert blobs.get(digests[0]) == b"one"
+
+
+def test_the_size_limit_holds_for_each_of_many(blobs: Blobs):
+    with pytest.raises(ArtefactTooLargeError, match="the limit is"):
+        blobs.put_many([b"small", bytes(LIMIT_BYTES + 1)])
+    assert {entry.size_bytes for entry in blobs.entries()} <= {5}
+
+
+def test_a_blob_is_copied_to_a_file(blobs: Blobs):
+    data = bytes(range(256)) * 300
+    target = io.BytesIO()
+    assert blobs.copy_to(blobs.put(data), target) == len(data)
+    assert target.getvalue() == data
+    with pytest.raises(NotFoundError):
+        blobs.copy_to("sha256:" + "0" * 64, target)
+
+
+def test_a_deleted_blob_is_gone_and_may_come_back(blobs: Blobs):
+    digest = blobs.put(b"hello")
+    assert blobs.delete(digest) is True
+    assert blobs.delete(digest) is False
+    assert blobs.size(digest) is None
+    with pytest.raises(NotFoundError):
+        blobs.get(digest)
+    assert blobs.put(b"hello") == digest
+    assert blobs.get(digest) == b"hello"
+
+
+def test_an_entry_tells_size_and_time_of_the_last_put(blobs: Blobs):
+    before_s = time.time() - CLOCK_SLACK_S
+    digest = blobs.put(b"hello")
+    [entry] = blobs.entries()
+    assert (entry.digest, entry.size_bytes) == (digest, 5)
+    assert before_s <= entry.modified_at_s <= time.time() + CLOCK_SLACK_S
+
+
+def test_a_blob_put_since_a_time_is_not_deleted_for_it(blobs: Blobs):
+    digest = blobs.put(b"hello")
+    assert blobs.delete(digest, put_before_s=time.time() - 60) is False
+    assert blobs.get(digest) == b"hello"
+    assert blobs.delete(digest, put_before_s=time.time() + 60) is True
+    assert blobs.size(digest) is None
+
+
+def test_an_old_blob_counts_as_new_once_it_is_put_again(blobs: Blobs):
+    digest = blobs.put(b"hello")
+    age(blobs, digest, 2 * RENEW_AFTER_S)
+    [entry] = blobs.entries()
+    assert entry.modified_at_s < time.time() - RENEW_AFTER_S
+    blobs.put(b"hello")
+    [entry] = blobs.entries()
+    assert entry.modified_at_s > time.time() - RENEW_AFTER_S
+    assert blobs.delete(digest, put_before_s=time.time() - RENEW_AFTER_S) is False
+
+
+def test_without_unfinished_uploads_there_is_nothing_to_remove(blobs: Blobs):
+    blobs.put_many([b"one", b"two"])
+    assert blobs.uploads(0) == 0
+    assert len(list(blobs.entries())) == 2
