@@ -25,7 +25,7 @@ from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.database import Database
 from adapters_store.catalog.schema import bump_generation
 from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
-from adapters_store.limits import DEFAULT_LIMITS, Limits
+from adapters_store.limits import DEFAULT_LIMITS, MIB, Limits
 from adapters_store.names import DEFAULT_ALIAS, Reference, check_alias, check_name, parse_name
 from adapters_store.reader import StoreReader, parsed
 from adapters_store.records import Version
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from adapters_store.manifest import Manifest
 
 CATALOG_FILE = "catalog.sqlite"
+_CHUNK_ITEMS = 1000
+_CHUNK_BYTES = 64 * MIB
 
 
 class Store(StoreReader):
@@ -97,21 +99,26 @@ class Store(StoreReader):
     ) -> builtins.list[Version]:
         """Publish several artefacts in order, in one transaction: all of them or none.
 
-        A routing may name a bank that stands earlier in the same list.
+        A routing may name a bank that stands earlier in the same list. Artefacts are taken from
+        the iterable a bounded number at a time; where a later one is refused, the blobs of earlier
+        ones stay, unseen, until they are collected.
         """
         for alias in aliases:
             check_alias(alias)
-        batch = [(parse_name(name), artefact) for name, artefact in items]
-        self._validate_all([artefact for _, artefact in batch])
-        for _, artefact in batch:
-            self._blobs.put(artefact.data)
-            self._blobs.put(artefact.manifest.canonical)
+        records = {record.fingerprint: record for record in self.backbones()}
+        banks: dict[str, Manifest] = {}
+        accepted: builtins.list[tuple[Reference, Manifest]] = []
+        for chunk in _chunks(items):
+            named = [(parse_name(name), artefact) for name, artefact in chunk]
+            for _, artefact in named:
+                self._validate(artefact, records, banks)
+            data = [artefact.data for _, artefact in named]
+            self._blobs.put_many(data + [artefact.manifest.canonical for _, artefact in named])
+            accepted += [(reference, artefact.manifest) for reference, artefact in named]
         with self._change() as connection:
             published = [
-                publishing.publish(
-                    connection, reference, artefact.manifest, aliases=aliases, actor=actor
-                )
-                for reference, artefact in batch
+                publishing.publish(connection, reference, manifest, aliases=aliases, actor=actor)
+                for reference, manifest in accepted
             ]
         return [self._bind(version) for version in published]
 
@@ -192,24 +199,43 @@ class Store(StoreReader):
             yield connection
             bump_generation(connection)
 
-    def _validate_all(self, artefacts: Sequence[Artefact]) -> None:
+    def _validate(
+        self,
+        artefact: Artefact,
+        records: Mapping[str, BackboneRecord],
+        banks: dict[str, Manifest],
+    ) -> None:
+        """Validate one artefact of a batch; ``banks`` are those of the batch and those it named."""
         from adapters_store.validation import validate
 
-        records = {record.fingerprint: record for record in self.backbones()}
-        banks: dict[str, Manifest] = {}
-        for artefact in artefacts:
-            manifest = artefact.manifest
-            record = records.get(manifest.backbone)
-            if record is None:
-                raise _unknown_backbone(manifest, records)
-            bank_digest = manifest.bank
-            if bank_digest is not None and bank_digest not in banks:
-                with self._database.read() as connection:
-                    publishing.check_bank_is_live(connection, bank_digest)
-                banks[bank_digest] = self.manifest(bank_digest)
-            validate(artefact, record, banks.get(bank_digest or ""), self._limits)
-            if manifest.kind == "bank":
-                banks[manifest.digest] = manifest
+        manifest = artefact.manifest
+        record = records.get(manifest.backbone)
+        if record is None:
+            raise _unknown_backbone(manifest, records)
+        bank_digest = manifest.bank
+        if bank_digest is not None and bank_digest not in banks:
+            with self._database.read() as connection:
+                publishing.check_bank_is_live(connection, bank_digest)
+            banks[bank_digest] = self.manifest(bank_digest)
+        validate(artefact, record, banks.get(bank_digest or ""), self._limits)
+        if manifest.kind == "bank":
+            banks[manifest.digest] = manifest
+
+
+def _chunks(
+    items: Iterable[tuple[str, Artefact]],
+) -> Iterator[builtins.list[tuple[str, Artefact]]]:
+    """The items in lists that hold at most ``_CHUNK_ITEMS`` of them or a little over the bytes."""
+    chunk: builtins.list[tuple[str, Artefact]] = []
+    num_bytes = 0
+    for name, artefact in items:
+        chunk.append((name, artefact))
+        num_bytes += len(artefact.data)
+        if len(chunk) == _CHUNK_ITEMS or num_bytes >= _CHUNK_BYTES:
+            yield chunk
+            chunk, num_bytes = [], 0
+    if chunk:
+        yield chunk
 
 
 def store_folder(location: str | Path) -> Path:
