@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters_store.backbone import Backbone
+from adapters_store.backbone import Backbone, BackboneRecord
 from adapters_store.canonical import digest_of
 from adapters_store.errors import (
     ArtefactTooLargeError,
@@ -54,7 +54,7 @@ class Artefact:
 def build_artefact(
     *,
     kind: Kind,
-    backbone: Backbone,
+    backbone: Backbone | BackboneRecord,
     parts: Sequence[Part],
     tensors: Mapping[str, torch.Tensor],
     signature: TaskSignature | None = None,
@@ -72,11 +72,12 @@ def build_artefact(
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     data = save(plain)
     table = read_header(data)
+    record = backbone.record if isinstance(backbone, Backbone) else backbone
     document = {
         "format": FORMAT,
         "kind": kind,
-        "family": backbone.family.name,
-        "backbone": backbone.fingerprint,
+        "family": record.family,
+        "backbone": record.fingerprint,
         "bank": bank,
         "parts": tuple(parts),
         "tensors": [
@@ -93,7 +94,7 @@ def build_artefact(
         "provenance": dict(provenance or {}),
     }
     artefact = Artefact(make_manifest(document), data)
-    validate_alone(artefact.manifest, data, backbone.record)
+    validate_alone(artefact.manifest, data, record)
     return artefact
 
 

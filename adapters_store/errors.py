@@ -101,6 +101,13 @@ class ArtefactTooLargeError(InvalidArtefactError):
     default_hint = "Raise the store's limit if this size is intended."
 
 
+class RejectedArtefactError(InvalidArtefactError):
+    """A foreign adapter that an import would have to approximate, or cannot read."""
+
+    code = "rejected_artefact"
+    default_hint = "Run `patchbay adapters inspect` on it; nothing of it was stored."
+
+
 class IncompatibleError(PatchbayError):
     """A sound artefact that belongs to another backbone, family or bank."""
 

@@ -1,0 +1,129 @@
+"""Carrying out a plan: read the tensors it names, make the artefacts, validate every one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from adapters_store.artefact import Artefact, build_artefact, load_tensors
+from adapters_store.backbone import BackboneRecord
+from adapters_store.errors import RejectedArtefactError
+from adapters_store.formats import make_plan
+from adapters_store.formats.inspection import ImportOptions, Inspection, Plan, PlannedArtefact
+from adapters_store.formats.source import Source, read_tensor_table
+from adapters_store.limits import DEFAULT_LIMITS, Limits
+from adapters_store.manifest import TaskSignature
+from adapters_store.primitives.head import HeadPart
+from adapters_store.tensor_file import StoredTensor
+
+if TYPE_CHECKING:
+    import torch
+
+
+def import_from(
+    source: Source,
+    backbone: BackboneRecord,
+    options: ImportOptions | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[tuple[str, Artefact]]:
+    """Inspect a source and build its artefacts, each with the suffix of its name, banks first.
+
+    Raises RejectedArtefactError with every reason where the verdict is reject, and what
+    :func:`~adapters_store.validation.validate_alone` raises for the values.
+    """
+    chosen = options or ImportOptions()
+    return build(make_plan(source, backbone, chosen, limits), source, backbone, chosen, limits)
+
+
+def build(
+    plan: Plan,
+    source: Source,
+    backbone: BackboneRecord,
+    options: ImportOptions,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[tuple[str, Artefact]]:
+    """The artefacts of a plan made on the same source; raises as :func:`import_from` does."""
+    refuse_rejected(plan.inspection)
+    tables: dict[str, dict[str, StoredTensor]] = {}
+    built: list[tuple[str, Artefact]] = []
+    bank: str | None = None
+    for planned in plan.artefacts:
+        tensors = _tensors(planned, source, tables, limits)
+        artefact = build_artefact(
+            kind=planned.kind,
+            backbone=backbone,
+            parts=planned.parts,
+            tensors=tensors,
+            signature=None if planned.kind == "bank" else _signature(planned, backbone, options),
+            bank=bank if planned.kind == "routing" else None,
+            provenance=_provenance(plan.inspection, options.provenance),
+        )
+        if planned.kind == "bank":
+            bank = artefact.digest
+        built.append((planned.suffix, artefact))
+    return built
+
+
+def refuse_rejected(inspection: Inspection) -> None:
+    """Raise RejectedArtefactError, with every reason in its message, for a rejection."""
+    if inspection.verdict != "reject":
+        return
+    reasons = "; ".join(f"{reason.code}: {reason.message}" for reason in inspection.reasons)
+    raise RejectedArtefactError(f"{inspection.source} is rejected: {reasons}")
+
+
+def _tensors(
+    planned: PlannedArtefact,
+    source: Source,
+    tables: dict[str, dict[str, StoredTensor]],
+    limits: Limits,
+) -> dict[str, torch.Tensor]:
+    made: dict[str, torch.Tensor] = {}
+    for piece in planned.pieces:
+        read = []
+        for ref in piece.sources:
+            if ref.file not in tables:
+                table = read_tensor_table(source, ref.file, limits)
+                tables[ref.file] = {tensor.name: tensor for tensor in table}
+            read.append(_read(source, ref.file, tables[ref.file][ref.name]))
+        made[piece.name] = piece.make(read)
+    return made
+
+
+def _read(source: Source, file: str, stored: StoredTensor) -> torch.Tensor:
+    """One tensor, wrapped in a safetensors file of its own so that one reader decodes all."""
+    from adapters_store.canonical import canonical_json
+    from adapters_store.tensor_file import PREFIX_BYTES
+
+    data = source.read_range(file, stored.begin, stored.end)
+    entry = {"dtype": stored.dtype, "shape": list(stored.shape), "data_offsets": [0, len(data)]}
+    header = canonical_json({"tensor": entry})
+    return load_tensors(len(header).to_bytes(PREFIX_BYTES, "little") + header + data)["tensor"]
+
+
+def _signature(
+    planned: PlannedArtefact, backbone: BackboneRecord, options: ImportOptions
+) -> TaskSignature:
+    head = next((part for part in planned.parts if isinstance(part, HeadPart)), None)
+    labels: Sequence[str] = ()
+    if head is not None:
+        given = options.labels or planned.labels
+        labels = given or [f"label_{index}" for index in range(head.num_labels)]
+    by_default = "text2text" if backbone.shapes.anatomy.can_generate else "embedding"
+    return TaskSignature(
+        task="classification" if head is not None else (options.task or by_default),
+        labels=tuple(labels),
+        description=options.description,
+        prompt_template=options.prompt_template,
+        max_input_tokens=options.max_input_tokens,
+        max_output_tokens=options.max_output_tokens,
+    )
+
+
+def _provenance(inspection: Inspection, given: Mapping[str, Any]) -> dict[str, Any]:
+    about = {
+        "format": inspection.format,
+        "method": inspection.method,
+        "notes": [note.as_json() for note in inspection.notes],
+    }
+    return {**given, "imported": about}
