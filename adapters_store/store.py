@@ -20,9 +20,8 @@ from adapters_store.backbone import Backbone, BackboneRecord
 from adapters_store.blobs.local import LocalBlobs
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
-from adapters_store.catalog import deletion, publishing
+from adapters_store.catalog import deletion, open_catalog, publishing
 from adapters_store.catalog import versions as version_rows
-from adapters_store.catalog.database import Database
 from adapters_store.catalog.schema import bump_generation
 from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
 from adapters_store.limits import DEFAULT_LIMITS, MIB, Limits
@@ -62,7 +61,7 @@ class Store(StoreReader):
         except OSError as error:
             raise UsageError(f"cannot make a store at {folder}: {error.strerror}") from error
         blobs = LocalBlobs(folder / "blobs", max_bytes=limits.max_data_bytes)
-        return cls(Database(folder / CATALOG_FILE), blobs, limits=limits)
+        return cls(open_catalog(folder / CATALOG_FILE), blobs, limits=limits)
 
     def add_backbone(self, backbone: Backbone, name: str | None = None) -> BackboneRecord:
         """Register a backbone under its name or ``name``; doing so again answers the record.

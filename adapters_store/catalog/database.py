@@ -1,99 +1,87 @@
-"""A SQLite catalog for many threads and processes: one writer at a time, readers never wait."""
+"""What every catalog database promises: snapshots for readers, one writer at a time."""
 
 from __future__ import annotations
 
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, event
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from adapters_store.catalog.schema import has_current_schema, migrate
-from adapters_store.errors import CorruptStoreError, UnavailableError
+from adapters_store.catalog.migrations import has_current_schema, is_catalog, migrate
+from adapters_store.errors import NotFoundError, PatchbayError, UnavailableError
 
-BUSY_TIMEOUT_S = 30.0
-_POOL_SIZE = 16
+LOCK_TIMEOUT_S = 30.0
+IS_WRITE = "patchbay_write"
 
 
-class Database:
-    """Connections to one catalog file; creates and migrates it when opened."""
+class Database(ABC):
+    """Connections to one catalog, for many threads and processes.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._engine = create_engine(
-            URL.create("sqlite", database=str(self.path)),
-            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
-            pool_size=_POOL_SIZE,
-            max_overflow=48,
-        )
-        event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin)
-        with self.read() as connection:
-            is_current = has_current_schema(connection)
-        if not is_current:
-            with self.write() as connection:
-                migrate(connection)
+    ``location`` names the catalog in messages and never holds a password. ``reader`` gives a
+    consistent snapshot per transaction; ``writer`` is the same engine under the execution option
+    ``IS_WRITE``, upon which a transaction begins by taking the catalog's write lock.
+    """
+
+    def __init__(self, location: str, *, reader: Engine, writer: Engine) -> None:
+        self.location = location
+        self._reader = reader
+        self._writer = writer
 
     def close(self) -> None:
         """Close every pooled connection."""
-        self._engine.dispose()
+        self._reader.dispose()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent snapshot; raises UnavailableError or CorruptStoreError."""
-        with self._errors(), self._engine.connect() as connection:
+        with self._errors(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction with the write lock from its start; commits at the end or rolls back."""
-        with self._errors(), self._engine.connect() as connection:
-            writer = connection.execution_options(patchbay_write=True)
-            with writer.begin():
-                yield writer
+        """One transaction with the write lock from its start; commits at the end or rolls back.
+
+        Raises UnavailableError, also where the lock is not free within ``LOCK_TIMEOUT_S``, or
+        CorruptStoreError.
+        """
+        with self._errors(), self._writer.begin() as connection:
+            yield connection
+
+    def prepare(self, *, create: bool) -> None:
+        """Make and migrate the tables where needed; every subclass calls it once when it opens.
+
+        Raises NotFoundError where there is no catalog and ``create`` is False, UnavailableError
+        where a newer release wrote it.
+        """
+        with self.read() as connection:
+            is_made = is_catalog(connection)
+            if is_made and has_current_schema(connection):
+                return
+        if not (is_made or create):
+            raise NotFoundError(
+                f"no catalog at {self.location}",
+                hint="Check the location; pushing an artefact creates a store.",
+            )
+        with self.write() as connection:
+            migrate(connection)
+
+    @abstractmethod
+    def as_typed(self, error: DBAPIError) -> PatchbayError | None:
+        """The typed error of a failure of the database, or None for a defect of the caller."""
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as error:
+        except DBAPIError as error:
+            typed = self.as_typed(error)
+            if typed is None:
+                raise
+            raise typed from error
+        except PoolTimeoutError as error:
             raise UnavailableError(
-                f"the catalog {self.path} cannot be used: {error.orig}"
+                f"the catalog {self.location} cannot be used: all connections are busy"
             ) from error
-        except DatabaseError as error:
-            if type(error) is not DatabaseError:
-                raise
-            raise CorruptStoreError(f"the catalog {self.path} is damaged: {error.orig}") from error
-
-
-def _configure(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA synchronous = FULL")
-    _use_write_ahead_log(cursor)
-    cursor.close()
-
-
-def _use_write_ahead_log(cursor: Any) -> None:
-    """Switch to WAL; the first switch ignores busy_timeout, so wait for other openers here."""
-    import sqlite3
-
-    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > give_up_at:
-                raise
-            time.sleep(0.01)
-
-
-def _begin(connection: Connection) -> None:
-    is_write = connection.get_execution_options().get("patchbay_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     func,
+    literal_column,
     select,
     tuple_,
 )
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from adapters_store.manifest import Kind
 
 _OTHERS = VERSIONS.alias("others")
+# Part of the statement's text: a bound separator would be rendered anew at every execution.
+_COMMA: Any = literal_column("','")
 
 
 def _aliases() -> ScalarSelect[Any]:
     return (
-        select(func.group_concat(ALIASES.c.alias))
+        select(func.aggregate_strings(ALIASES.c.alias, _COMMA))
         .where(ALIASES.c.name_id == VERSIONS.c.name_id, ALIASES.c.number == VERSIONS.c.number)
         .correlate(VERSIONS)
         .scalar_subquery()

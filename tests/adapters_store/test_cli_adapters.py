@@ -221,7 +221,7 @@ def test_listing_imports_no_torch_and_no_model(tmp_path: Path, t5: Backbone):
 
 
 def test_registry_modules_import_no_torch():
-    names = "artefact backbone catalog.database cli manifest names reader store validation verify"
+    names = "artefact backbone catalog.postgres cli manifest names reader store validation verify"
     imports = "\n".join(f"import adapters_store.{name}" for name in names.split())
     report = _python(f"import sys\n{imports}\nprint({{'torch', 'numpy'}} & set(sys.modules))")
     assert report.stdout == "set()\n"

@@ -16,6 +16,8 @@ TABLES = (
     ("adapters_store.families", "FAMILIES"),
     ("adapters_store.primitives", "PRIMITIVES"),
     ("adapters_store.blobs", "BLOBS"),
+    ("adapters_store.catalog", "CATALOGS"),
+    ("adapters_store.catalog.migrations", "MIGRATIONS"),
     ("training.methods", "METHODS"),
     ("training.objectives", "OBJECTIVES"),
     ("serving.primitives", "PRIMITIVES"),

@@ -9,13 +9,15 @@ import pytest
 
 from adapters_store import errors
 from adapters_store.blobs import BLOBS
+from adapters_store.catalog import CATALOGS
+from adapters_store.catalog.migrations import MIGRATIONS
 from adapters_store.families import FAMILIES, MODEL_TYPES, Family
 from adapters_store.lazy import resolve
 from adapters_store.manifest import Manifest
 from adapters_store.primitives import PRIMITIVES, BackboneShapes, Part, as_part
 from patchbay.cli import COMMANDS, SUMMARIES
 
-TABLES = {"blobs": BLOBS}
+TABLES = {"blobs": BLOBS, "catalogs": CATALOGS, "migrations": MIGRATIONS}
 ROWS = [(name, row) for name, table in TABLES.items() for row in table]
 ERRORS = [
     error
