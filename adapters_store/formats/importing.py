@@ -14,6 +14,7 @@ from adapters_store.formats.source import Source, read_tensor_table
 from adapters_store.limits import DEFAULT_LIMITS, Limits
 from adapters_store.manifest import TaskSignature
 from adapters_store.primitives.head import HeadPart
+from adapters_store.signature import Task
 from adapters_store.tensor_file import StoredTensor
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _signature(
     if head is not None:
         given = options.labels or planned.labels
         labels = given or [f"label_{index}" for index in range(head.num_labels)]
-    by_default = "text2text" if backbone.shapes.anatomy.can_generate else "embedding"
+    by_default: Task = "text2text" if backbone.shapes.anatomy.can_generate else "embedding"
     return TaskSignature(
         task="classification" if head is not None else (options.task or by_default),
         labels=tuple(labels),

@@ -1,4 +1,4 @@
-"""What is said of a foreign adapter before any of its data is read, and how it would be imported."""
+"""What is said of a foreign adapter before its data is read, and how it would be imported."""
 
 from __future__ import annotations
 
