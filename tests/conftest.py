@@ -1,0 +1,5 @@
+"""Services that any test may use; each starts when the first test asks for it."""
+
+from __future__ import annotations
+
+pytest_plugins = ("services.postgres", "services.catalogs")
