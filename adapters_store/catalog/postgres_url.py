@@ -37,6 +37,7 @@ DRIVER_OPTIONS = frozenset(
     }
 )
 
+_ENCODE = "Percent-encode reserved characters of a password, or write it as ${PGPASSWORD}."
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -89,7 +90,9 @@ def parse_postgres_url(url: str) -> PostgresUrl:
         user, password, host, port = _authority(parts.netloc)
     except ValueError:
         # The cause would quote a piece of the URL, which may be a piece of the password.
-        raise UsageError(f"the catalog's URL cannot be read; expected {EXPECTED}") from None
+        raise UsageError(
+            f"the catalog's URL cannot be read; expected {EXPECTED}", hint=_ENCODE
+        ) from None
     options = _options(parts.query)
     schema = options.pop("schema", DEFAULT_SCHEMA)
     if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
@@ -100,7 +103,7 @@ def parse_postgres_url(url: str) -> PostgresUrl:
     if parts.fragment or "/" in parts.path.removeprefix("/"):
         raise UsageError(
             f"the catalog's URL has a second path or a fragment; expected {EXPECTED}",
-            hint="Percent-encode reserved characters of a password, or use ${PGPASSWORD}.",
+            hint=_ENCODE,
         )
     return PostgresUrl(
         user, password, host, port, _filled(parts.path.removeprefix("/")), schema, options

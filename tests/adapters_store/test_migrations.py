@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, MetaData, inspect
 
 from adapters_store.catalog import open_catalog
 from adapters_store.catalog.migrations import MIGRATIONS, SCHEMA_VERSION
 from adapters_store.catalog.schema import METADATA
 from adapters_store.errors import NotFoundError, UnavailableError
+
+OPENER = """
+import sys
+from adapters_store.catalog import open_catalog
+from adapters_store.catalog.migrations import SCHEMA_VERSION
+
+sys.stdin.readline()
+with open_catalog(sys.argv[1]).read() as connection:
+    print(list(connection.execute(SCHEMA_VERSION.select()).scalars()))
+"""
 
 
 def described(connection: Connection) -> dict[str, object]:
@@ -38,27 +51,32 @@ def described(connection: Connection) -> dict[str, object]:
     }
 
 
-def test_the_migrations_give_exactly_the_tables_that_queries_see(tmp_path):
-    with open_catalog(tmp_path / "migrated.sqlite").read() as connection:
+def test_the_migrations_give_exactly_the_tables_that_queries_see(catalog_url):
+    catalog = open_catalog(catalog_url)
+    with catalog.read() as connection:
         migrated = described(connection)
-    with open_catalog(tmp_path / "other.sqlite").write() as connection:
-        for table in inspect(connection).get_table_names():
-            if table != SCHEMA_VERSION.name:
-                connection.exec_driver_sql(f"DROP TABLE {table}")
+    with catalog.write() as connection:
+        made = MetaData()
+        made.reflect(connection)
+        made.remove(made.tables[SCHEMA_VERSION.name])
+        made.drop_all(connection)
         METADATA.create_all(connection)
         assert described(connection) == migrated
+    catalog.close()
 
 
 def test_migrations_are_numbered_without_gaps():
     assert [name[:5] for name in MIGRATIONS] == [f"{n:04d}_" for n in range(1, len(MIGRATIONS) + 1)]
 
 
-def test_a_catalog_of_a_newer_release_is_refused(tmp_path):
+def test_a_catalog_of_a_newer_release_is_refused(catalog_url):
     newer = len(MIGRATIONS) + 1
-    with open_catalog(tmp_path / "catalog.sqlite").write() as connection:
+    catalog = open_catalog(catalog_url)
+    with catalog.write() as connection:
         connection.execute(SCHEMA_VERSION.insert().values(version=newer))
+    catalog.close()
     with pytest.raises(UnavailableError, match=f"version {newer}; this release knows") as caught:
-        open_catalog(tmp_path / "catalog.sqlite")
+        open_catalog(catalog_url)
     assert "Patchbay" in caught.value.hint
 
 
@@ -67,3 +85,21 @@ def test_an_absent_catalog_is_made_only_where_that_is_wanted(tmp_path):
         open_catalog(tmp_path / "catalog.sqlite", create=False)
     open_catalog(tmp_path / "catalog.sqlite").close()
     open_catalog(f"file://{tmp_path}/catalog.sqlite", create=False).close()
+
+
+def test_processes_that_open_a_new_catalog_at_once_make_one(catalog_url):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENER, catalog_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=120)[0] for process in processes]
+    assert answers == [f"{list(range(1, len(MIGRATIONS) + 1))}\n"] * 4
