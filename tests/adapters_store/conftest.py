@@ -1,22 +1,12 @@
-"""Backbones shared by the store's tests: tiny random models as Hugging Face saves them."""
+"""An embedded store in a folder, with two backbones and no artefact."""
 
 from __future__ import annotations
 
 import pytest
-from store_kit import open_store, save_bert, save_t5
+from store_kit import open_store
 
 from adapters_store.backbone import Backbone
 from adapters_store.store import Store
-
-
-@pytest.fixture(scope="session")
-def t5(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return Backbone.from_folder(save_t5(tmp_path_factory.mktemp("models") / "tiny-t5"))
-
-
-@pytest.fixture(scope="session")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return Backbone.from_folder(save_bert(tmp_path_factory.mktemp("models") / "tiny-bert"))
 
 
 @pytest.fixture

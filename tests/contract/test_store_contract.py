@@ -1,9 +1,9 @@
-"""Names, versions, aliases, deletion: what the catalog promises."""
+"""Names, versions, aliases, deletion: what a store promises over every catalog."""
 
 from __future__ import annotations
 
 import pytest
-from store_kit import bank, low_rank, open_store, routing, save_t5
+from store_kit import bank, low_rank, routing, save_t5
 
 from adapters_store.backbone import Backbone
 from adapters_store.errors import (
@@ -14,7 +14,6 @@ from adapters_store.errors import (
     NotFoundError,
     UsageError,
 )
-from adapters_store.store import Store, store_folder
 
 
 @pytest.fixture
@@ -199,11 +198,11 @@ def test_generation_grows_with_every_change_and_no_read(three):
     assert three.generation() == start + 2
 
 
-def test_a_reopened_store_knows_everything(three, store_folder):
-    expected = three.resolve("acme/task")
-    with Store.open(f"file://{store_folder}") as again:
-        assert again.resolve("acme/task") == expected
-        assert again.generation() == three.generation()
+def test_a_reopened_store_knows_everything(three, store_place, open_store_at):
+    again = open_store_at(store_place)
+    assert again.resolve("acme/task") == three.resolve("acme/task")
+    assert again.generation() == three.generation()
+    assert again.list() == three.list()
 
 
 def test_backbone_names_and_fingerprints_belong_together(store, t5, tmp_path):
@@ -215,22 +214,3 @@ def test_backbone_names_and_fingerprints_belong_together(store, t5, tmp_path):
         store.add_backbone(t5, name="another-name")
     assert store.add_backbone(other, name="second").name == "second"
     assert [record.name for record in store.backbones()] == ["second", "tiny-bert", "tiny-t5"]
-
-
-def test_locations_are_folders_or_file_urls(tmp_path):
-    assert store_folder(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
-    assert store_folder(tmp_path) == tmp_path
-    with pytest.raises(UsageError, match="s3://"):
-        Store.open("s3://bucket/store")
-    with pytest.raises(NotFoundError, match="no store"):
-        Store.open(tmp_path / "absent", create=False)
-    assert not (tmp_path / "absent").exists()
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(UsageError, match="cannot make a store"):
-        Store.open(tmp_path / "file" / "store")
-
-
-def test_a_store_with_a_strange_folder_name_works(tmp_path, t5):
-    with open_store(tmp_path / "a b?c=d#e%20", t5) as store:
-        store.publish("acme/task", low_rank(t5))
-        assert store.resolve("acme/task").number == 1
