@@ -1,0 +1,1 @@
+"""What the registry remembers: events, tags, lineage, evaluations, leases, pins and retention."""
