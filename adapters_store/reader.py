@@ -9,6 +9,8 @@ import builtins
 import dataclasses
 import threading
 from collections import OrderedDict
+from datetime import datetime
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -16,10 +18,13 @@ from adapters_store.backbone import BackboneRecord
 from adapters_store.blobs import Blobs
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
+from adapters_store.catalog import history
 from adapters_store.catalog import versions as version_rows
+from adapters_store.catalog.clock import moment
 from adapters_store.catalog.database import Database
 from adapters_store.catalog.schema import GENERATION
 from adapters_store.errors import CorruptStoreError, NotFoundError, UsageError
+from adapters_store.ledger.audit import Audit
 from adapters_store.limits import DEFAULT_LIMITS, Limits
 from adapters_store.names import Reference, parse_name, parse_reference
 from adapters_store.records import AliasEvent, Finding, Version
@@ -64,6 +69,11 @@ class StoreReader:
     ) -> None:
         self.close()
 
+    @cached_property
+    def audit(self) -> Audit:
+        """The log of every change."""
+        return Audit(self._database)
+
     def generation(self) -> int:
         """A counter that grows with every change of names, versions or aliases."""
         with self._database.read() as connection:
@@ -74,10 +84,17 @@ class StoreReader:
         with self._database.read() as connection:
             return backbone_rows.list_all(connection)
 
-    def resolve(self, reference: str | Reference) -> Version:
-        """The live version that a reference means; raises NotFoundError or DeletedError."""
+    def resolve(self, reference: str | Reference, *, at: str | datetime | None = None) -> Version:
+        """The live version that a reference means; raises NotFoundError or DeletedError.
+
+        With ``at``, an ISO time (UTC where it names no offset) or a datetime, the version that it
+        meant then, which may be deleted by now; NotFoundError where it meant nothing.
+        """
+        target = parsed(reference)
         with self._database.read() as connection:
-            return self._bind(version_rows.resolve(connection, parsed(reference)))
+            if at is None:
+                return self._bind(version_rows.resolve(connection, target))
+            return self._bind(history.resolve_at(connection, target, moment(at)))
 
     def list(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from adapters_store.ledger.events import Subject
 
 if TYPE_CHECKING:
     from adapters_store.manifest import Kind, Manifest
@@ -47,6 +49,11 @@ class Version:
         return f"{self.full_name}:{self.number}@{self.digest}"
 
     @property
+    def subject(self) -> Subject:
+        """What an event about this version is about."""
+        return Subject(self.tenant, self.name, self.number, digest=self.digest)
+
+    @property
     def is_deleted(self) -> bool:
         """True after a deletion that was not restored."""
         return self.deleted_at is not None
@@ -80,7 +87,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class AliasEvent:
-    """One move of an alias; ``from_version`` None is its birth, ``to_version`` None its removal."""
+    """One move of an alias; ``from_version`` None is its birth, ``to_version`` None its removal.
+
+    ``evidence`` are ids of the evaluations that the move was based on; ``sequence`` is the event's
+    in the audit log.
+    """
 
     tenant: str
     name: str
@@ -90,6 +101,12 @@ class AliasEvent:
     actor: str
     reason: str
     at: str
+    evidence: tuple[int, ...] = ()
+    sequence: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The stable JSON form."""
+        return asdict(self) | {"evidence": list(self.evidence)}
 
 
 @dataclass(frozen=True, slots=True)

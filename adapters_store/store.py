@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import Connection
-
 from adapters_store.backbone import Backbone, BackboneRecord
 from adapters_store.blobs.local import LocalBlobs
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
 from adapters_store.catalog import deletion, open_catalog, publishing
 from adapters_store.catalog import versions as version_rows
+from adapters_store.catalog.journal import Journal, journal
 from adapters_store.catalog.schema import bump_generation
 from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
 from adapters_store.limits import DEFAULT_LIMITS, MIB, Limits
@@ -63,7 +62,9 @@ class Store(StoreReader):
         blobs = LocalBlobs(folder / "blobs", max_bytes=limits.max_data_bytes)
         return cls(open_catalog(folder / CATALOG_FILE), blobs, limits=limits)
 
-    def add_backbone(self, backbone: Backbone, name: str | None = None) -> BackboneRecord:
+    def add_backbone(
+        self, backbone: Backbone, name: str | None = None, *, actor: str = "local"
+    ) -> BackboneRecord:
         """Register a backbone under its name or ``name``; doing so again answers the record.
 
         Raises ConflictError where the name or the fingerprint is taken by another.
@@ -71,8 +72,8 @@ class Store(StoreReader):
         record = backbone.record
         if name is not None:
             record = dataclasses.replace(record, name=check_name(name, "backbone name"))
-        with self._database.write() as connection:
-            return backbone_rows.add(connection, record)
+        with journal(self._database, actor) as opened:
+            return backbone_rows.add(opened, record)
 
     def publish(
         self,
@@ -114,9 +115,9 @@ class Store(StoreReader):
             data = [artefact.data for _, artefact in named]
             self._blobs.put_many(data + [artefact.manifest.canonical for _, artefact in named])
             accepted += [(reference, artefact.manifest) for reference, artefact in named]
-        with self._change() as connection:
+        with self._change(actor) as change:
             published = [
-                publishing.publish(connection, reference, manifest, aliases=aliases, actor=actor)
+                publishing.publish(change, reference, manifest, aliases=aliases)
                 for reference, manifest in accepted
             ]
         return [self._bind(version) for version in published]
@@ -137,20 +138,13 @@ class Store(StoreReader):
         Raises InvalidNameError, NotFoundError, DeletedError, ConflictError.
         """
         check_alias(alias)
-        target = dataclasses.replace(parse_name(name), version=version)
-        with self._change() as connection:
-            found = version_rows.resolve(connection, target)
-            name_id = version_rows.name_id(connection, target)
-            alias_rows.move(
-                connection,
-                name_id,
-                alias,
-                found.number,
-                actor=actor,
-                reason=reason,
-                expected=expected_version,
-            )
-            return self._bind(version_rows.resolve(connection, target))
+        wanted = dataclasses.replace(parse_name(name), version=version)
+        with self._change(actor) as change:
+            found = version_rows.resolve(change.connection, wanted)
+            name_id = version_rows.name_id(change.connection, wanted)
+            target = dataclasses.replace(found.subject, alias=alias)
+            alias_rows.move(change, name_id, target, reason=reason, expected=expected_version)
+            return self._bind(version_rows.resolve(change.connection, wanted))
 
     def remove_alias(
         self,
@@ -162,14 +156,10 @@ class Store(StoreReader):
         reason: str = "",
     ) -> None:
         """Remove an alias; raises NotFoundError or ConflictError."""
-        with self._change() as connection:
+        reference = parse_name(name)
+        with self._change(actor) as change:
             alias_rows.remove(
-                connection,
-                parse_name(name),
-                check_alias(alias),
-                actor=actor,
-                reason=reason,
-                expected=expected_version,
+                change, reference, check_alias(alias), reason=reason, expected=expected_version
             )
 
     def delete(
@@ -181,22 +171,24 @@ class Store(StoreReader):
         version raises DeletedError. Raises NotFoundError, DeletedError where nothing is left to
         delete, ConflictError where live routings depend on the bank.
         """
-        with self._change() as connection:
-            return deletion.delete(connection, parsed(reference), actor=actor, reason=reason)
+        with self._change(actor) as change:
+            return deletion.delete(change, parsed(reference), reason=reason)
 
-    def restore(self, reference: str | Reference) -> builtins.list[Version]:
+    def restore(
+        self, reference: str | Reference, *, actor: str = "local"
+    ) -> builtins.list[Version]:
         """Undo the deletion of one version, or of all deleted versions of a bare name.
 
         Raises NotFoundError, and ConflictError where nothing is deleted or a bank is missing.
         """
-        with self._change() as connection:
-            return deletion.restore(connection, parsed(reference))
+        with self._change(actor) as change:
+            return deletion.restore(change, parsed(reference))
 
     @contextmanager
-    def _change(self) -> Iterator[Connection]:
-        with self._database.write() as connection:
-            yield connection
-            bump_generation(connection)
+    def _change(self, actor: str) -> Iterator[Journal]:
+        with journal(self._database, actor) as opened:
+            yield opened
+            bump_generation(opened.connection)
 
     def _validate(
         self,

@@ -1,32 +1,38 @@
-"""Aliases: mutable pointers with compare-and-set and an append-only history."""
+"""Aliases: mutable pointers with compare-and-set; their history is in the events."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, delete, insert, select, update
 
-from adapters_store.catalog.clock import now
-from adapters_store.catalog.schema import ALIAS_EVENTS, ALIASES
+from adapters_store.catalog.journal import Journal
+from adapters_store.catalog.schema import ALIASES, EVENTS
 from adapters_store.catalog.versions import name_id as find_name_id
 from adapters_store.errors import ConflictError, NotFoundError
+from adapters_store.ledger.events import Event, Subject, check_note, from_row
 from adapters_store.names import Reference
 from adapters_store.records import AliasEvent
 
+ALIAS_EVENT_TYPES = ("alias.removed", "alias.set")
+
 
 def move(
-    connection: Connection,
+    journal: Journal,
     name_id: int,
-    alias: str,
-    number: int | None,
+    target: Subject,
     *,
-    actor: str,
     reason: str,
     expected: int | None = None,
+    evidence: Sequence[int] = (),
 ) -> None:
-    """Point an alias at a version, or remove it with ``number`` None; records one event.
+    """Point an alias at the version that ``target`` names, or remove it where that is None.
 
-    ``expected`` is the version it must point at now, 0 for none; None does not compare. A move
-    that changes nothing records nothing. Raises ConflictError where the comparison fails.
+    ``expected`` is the version it must point at now, 0 for none; None does not compare.
+    ``evidence`` are ids of evaluations. A move that changes nothing records nothing. Raises
+    ConflictError where the comparison fails.
     """
+    connection, alias, number = journal.connection, target.alias, target.version
     where = (ALIASES.c.name_id == name_id, ALIASES.c.alias == alias)
     present: int | None = connection.execute(select(ALIASES.c.number).where(*where)).scalar()
     if expected is not None and expected != (present or 0):
@@ -44,33 +50,24 @@ def move(
         connection.execute(insert(ALIASES).values(name_id=name_id, alias=alias, number=number))
     else:
         connection.execute(update(ALIASES).where(*where).values(number=number))
-    connection.execute(
-        insert(ALIAS_EVENTS).values(
-            name_id=name_id,
-            alias=alias,
-            from_number=present,
-            to_number=number,
-            actor=actor,
-            reason=reason,
-            at=now(),
-        )
+    journal.record(
+        "alias.set" if number is not None else "alias.removed",
+        target,
+        from_version=present,
+        reason=check_note(reason, "reason"),
+        evidence=list(evidence),
     )
 
 
 def remove(
-    connection: Connection,
-    reference: Reference,
-    alias: str,
-    *,
-    actor: str,
-    reason: str,
-    expected: int | None,
+    journal: Journal, reference: Reference, alias: str, *, reason: str, expected: int | None
 ) -> None:
     """Remove an alias; raises NotFoundError where it is not set, ConflictError as ``move``."""
-    name_id = find_name_id(connection, reference)
-    if alias not in read_all(connection, reference):
+    name_id = find_name_id(journal.connection, reference)
+    if alias not in read_all(journal.connection, reference):
         raise NotFoundError(f"{reference.full_name} has no alias {alias!r}")
-    move(connection, name_id, alias, None, actor=actor, reason=reason, expected=expected)
+    target = Subject(reference.tenant, reference.name, alias=alias)
+    move(journal, name_id, target, reason=reason, expected=expected)
 
 
 def read_all(connection: Connection, reference: Reference) -> dict[str, int]:
@@ -83,18 +80,27 @@ def read_all(connection: Connection, reference: Reference) -> dict[str, int]:
 
 def history(connection: Connection, reference: Reference) -> list[AliasEvent]:
     """Every move of every alias of a name, oldest first; raises NotFoundError."""
-    name_id = find_name_id(connection, reference)
-    query = select(ALIAS_EVENTS).where(ALIAS_EVENTS.c.name_id == name_id)
-    return [
-        AliasEvent(
-            tenant=reference.tenant,
-            name=reference.name,
-            alias=row.alias,
-            from_version=row.from_number,
-            to_version=row.to_number,
-            actor=row.actor,
-            reason=row.reason,
-            at=row.at,
-        )
-        for row in connection.execute(query.order_by(ALIAS_EVENTS.c.id))
-    ]
+    find_name_id(connection, reference)
+    query = select(EVENTS).where(
+        EVENTS.c.tenant == reference.tenant,
+        EVENTS.c.name == reference.name,
+        EVENTS.c.type.in_(ALIAS_EVENT_TYPES),
+    )
+    rows = connection.execute(query.order_by(EVENTS.c.sequence))
+    return [_as_move(from_row(row)) for row in rows]
+
+
+def _as_move(event: Event) -> AliasEvent:
+    subject = event.subject
+    return AliasEvent(
+        tenant=subject.tenant or "",
+        name=subject.name or "",
+        alias=subject.alias or "",
+        from_version=event.payload["from_version"],
+        to_version=subject.version,
+        actor=event.actor,
+        reason=event.payload["reason"],
+        at=event.at,
+        evidence=tuple(event.payload["evidence"]),
+        sequence=event.sequence,
+    )

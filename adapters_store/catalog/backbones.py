@@ -8,16 +8,18 @@ from sqlalchemy import Connection, Row, insert, select
 
 from adapters_store.backbone import BackboneRecord
 from adapters_store.canonical import canonical_json
-from adapters_store.catalog.clock import now
+from adapters_store.catalog.journal import Journal
 from adapters_store.catalog.schema import BACKBONES
 from adapters_store.errors import ConflictError
+from adapters_store.ledger.events import Subject
 
 
-def add(connection: Connection, record: BackboneRecord) -> BackboneRecord:
+def add(journal: Journal, record: BackboneRecord) -> BackboneRecord:
     """Store a record; the same fingerprint under the same name is answered from the store.
 
     Raises ConflictError where the name or the fingerprint is taken by another.
     """
+    connection = journal.connection
     by_name = find(connection, name=record.name)
     by_fingerprint = find(connection, fingerprint=record.fingerprint)
     if by_fingerprint is not None and by_fingerprint == by_name:
@@ -34,7 +36,7 @@ def add(connection: Connection, record: BackboneRecord) -> BackboneRecord:
             f"asked for {record.name!r}",
             hint=f"Use the name {by_fingerprint.name!r}.",
         )
-    created_at = now()
+    created_at = journal.at
     connection.execute(
         insert(BACKBONES).values(
             fingerprint=record.fingerprint,
@@ -43,6 +45,12 @@ def add(connection: Connection, record: BackboneRecord) -> BackboneRecord:
             config=canonical_json(dict(record.config)).decode(),
             created_at=created_at,
         )
+    )
+    journal.record(
+        "backbone.added",
+        Subject(digest=record.fingerprint),
+        name=record.name,
+        family=record.family,
     )
     return BackboneRecord(
         record.name, record.fingerprint, record.family, dict(record.config), created_at

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, Update, select, update
 
 from adapters_store.catalog import versions
-from adapters_store.catalog.clock import now
+from adapters_store.catalog.journal import Journal
 from adapters_store.catalog.publishing import check_bank_is_live
 from adapters_store.catalog.schema import ARTEFACTS, NAMES, VERSIONS
 from adapters_store.errors import ConflictError, DeletedError, IncompatibleError
+from adapters_store.ledger.events import check_note
 from adapters_store.names import Reference
 from adapters_store.records import Version
 
 _MAX_SHOWN = 5
 
 
-def delete(
-    connection: Connection, reference: Reference, *, actor: str, reason: str
-) -> list[Version]:
+def delete(journal: Journal, reference: Reference, *, reason: str) -> list[Version]:
     """Delete one version, or every live version where the reference is a bare name.
 
     Aliases that point at a deleted version stay and answer DeletedError until they are moved.
     Raises NotFoundError, DeletedError where nothing is live, ConflictError where live routings
     depend on a bank that would have no live version left.
     """
+    connection = journal.connection
     if reference.is_bare:
         doomed = [v for v in versions.list_versions(connection, reference) if not v.is_deleted]
         if not doomed:
@@ -33,17 +33,22 @@ def delete(
     else:
         doomed = [versions.resolve(connection, reference)]
     chosen = _these(connection, reference, doomed).where(VERSIONS.c.deleted_at.is_(None))
-    connection.execute(chosen.values(deleted_at=now(), deleted_by=actor, delete_reason=reason))
+    note = check_note(reason, "reason")
+    stamp = {"deleted_at": journal.at, "deleted_by": journal.actor, "delete_reason": note}
+    connection.execute(chosen.values(stamp))
     for digest in sorted({version.digest for version in doomed if version.kind == "bank"}):
         _check_no_dependents(connection, digest)
+    for version in doomed:
+        journal.record("adapter_version.deleted", version.subject, reason=note)
     return doomed
 
 
-def restore(connection: Connection, reference: Reference) -> list[Version]:
+def restore(journal: Journal, reference: Reference) -> list[Version]:
     """Undo deletions: of one version, or of every deleted version of a bare name.
 
     Raises NotFoundError, and ConflictError where nothing is deleted or a routing's bank is.
     """
+    connection = journal.connection
     if reference.is_bare:
         found = [v for v in versions.list_versions(connection, reference) if v.is_deleted]
     else:
@@ -59,6 +64,8 @@ def restore(connection: Connection, reference: Reference) -> list[Version]:
             raise ConflictError(
                 f"{reference} cannot come back: {error.message}", hint="Restore its bank first."
             ) from error
+    for version in found:
+        journal.record("adapter_version.restored", version.subject)
     return found
 
 

@@ -9,9 +9,10 @@ from sqlalchemy import Connection, insert, select, update
 
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import versions
-from adapters_store.catalog.clock import now
+from adapters_store.catalog.journal import Journal
 from adapters_store.catalog.schema import ARTEFACTS, NAMES, VERSIONS
 from adapters_store.errors import IncompatibleError
+from adapters_store.ledger.events import Subject
 from adapters_store.names import Reference
 from adapters_store.records import Version
 
@@ -20,27 +21,24 @@ if TYPE_CHECKING:
 
 
 def publish(
-    connection: Connection,
-    reference: Reference,
-    manifest: Manifest,
-    *,
-    aliases: Sequence[str],
-    actor: str,
+    journal: Journal, reference: Reference, manifest: Manifest, *, aliases: Sequence[str]
 ) -> Version:
     """Record an artefact whose blobs are stored as a version of a name, and move aliases to it.
 
     A live version of that name with the same digest is answered instead of a new one. Raises
     IncompatibleError where a routing's bank has no live version.
     """
+    connection = journal.connection
     if manifest.bank is not None:
         check_bank_is_live(connection, manifest.bank)
-    _add_artefact(connection, manifest)
-    name_id = _name_id(connection, reference)
+    _add_artefact(journal, manifest)
+    name_id = _name_id(journal, reference)
     number = _live_number(connection, name_id, manifest.digest)
     if number is None:
-        number = _add_version(connection, name_id, manifest.digest, actor)
+        number = _add_version(journal, name_id, reference, manifest)
     for alias in aliases:
-        alias_rows.move(connection, name_id, alias, number, actor=actor, reason="published")
+        target = Subject(reference.tenant, reference.name, number, alias, manifest.digest)
+        alias_rows.move(journal, name_id, target, reason="published")
     return versions.find(connection, Reference(reference.tenant, reference.name, version=number))
 
 
@@ -56,7 +54,8 @@ def check_bank_is_live(connection: Connection, bank: str) -> None:
         )
 
 
-def _add_artefact(connection: Connection, manifest: Manifest) -> None:
+def _add_artefact(journal: Journal, manifest: Manifest) -> None:
+    connection = journal.connection
     query = select(ARTEFACTS.c.digest).where(ARTEFACTS.c.digest == manifest.digest)
     if connection.execute(query).first() is not None:
         return
@@ -70,12 +69,13 @@ def _add_artefact(connection: Connection, manifest: Manifest) -> None:
             data_bytes=manifest.data.size_bytes,
             manifest_bytes=len(manifest.canonical),
             content_digest=manifest.content_digest,
-            created_at=now(),
+            created_at=journal.at,
         )
     )
 
 
-def _name_id(connection: Connection, reference: Reference) -> int:
+def _name_id(journal: Journal, reference: Reference) -> int:
+    connection = journal.connection
     query = select(NAMES.c.id).where(
         NAMES.c.tenant == reference.tenant, NAMES.c.name == reference.name
     )
@@ -84,7 +84,7 @@ def _name_id(connection: Connection, reference: Reference) -> int:
         return found
     added = connection.execute(
         insert(NAMES)
-        .values(tenant=reference.tenant, name=reference.name, num_versions=0, created_at=now())
+        .values(tenant=reference.tenant, name=reference.name, num_versions=0, created_at=journal.at)
         .returning(NAMES.c.id)
     )
     return int(added.scalar_one())
@@ -105,17 +105,28 @@ def _live_number(connection: Connection, name_id: int, digest: str) -> int | Non
     return number
 
 
-def _add_version(connection: Connection, name_id: int, digest: str, actor: str) -> int:
-    counted = connection.execute(
+def _add_version(journal: Journal, name_id: int, reference: Reference, manifest: Manifest) -> int:
+    counted = journal.connection.execute(
         update(NAMES)
         .where(NAMES.c.id == name_id)
         .values(num_versions=NAMES.c.num_versions + 1)
         .returning(NAMES.c.num_versions)
     )
     number = int(counted.scalar_one())
-    connection.execute(
+    journal.connection.execute(
         insert(VERSIONS).values(
-            name_id=name_id, number=number, digest=digest, actor=actor, created_at=now()
+            name_id=name_id,
+            number=number,
+            digest=manifest.digest,
+            actor=journal.actor,
+            created_at=journal.at,
         )
+    )
+    journal.record(
+        "adapter_version.created",
+        Subject(reference.tenant, reference.name, number, digest=manifest.digest),
+        kind=manifest.kind,
+        bank=manifest.bank,
+        data_bytes=manifest.data.size_bytes,
     )
     return number

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     Column,
     Connection,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -41,11 +42,18 @@ ARTEFACTS = Table(
     Column("kind", STRING, nullable=False),
     Column("backbone", STRING, ForeignKey("backbones.fingerprint"), nullable=False),
     Column("bank", STRING, ForeignKey("artefacts.digest"), index=True),
-    Column("data_digest", STRING, nullable=False),
+    Column("data_digest", STRING, nullable=False, index=True),
     Column("data_bytes", INTEGER, nullable=False),
     Column("manifest_bytes", INTEGER, nullable=False),
     Column("content_digest", STRING, nullable=False, index=True),
     Column("created_at", STRING, nullable=False),
+    Column("collected_at", STRING),
+)
+PARENTS = Table(
+    "parents",
+    METADATA,
+    Column("child", STRING, ForeignKey("artefacts.digest"), primary_key=True),
+    Column("parent", STRING, primary_key=True, index=True),
 )
 NAMES = Table(
     "names",
@@ -68,7 +76,16 @@ VERSIONS = Table(
     Column("deleted_at", STRING),
     Column("deleted_by", STRING),
     Column("delete_reason", STRING),
+    Column("purged_at", STRING),
+    Column("purged_by", STRING),
+    Column("purge_reason", STRING),
     Index("versions_by_digest", "name_id", "digest"),
+)
+Index(
+    "versions_deleted",
+    VERSIONS.c.deleted_at,
+    sqlite_where=VERSIONS.c.deleted_at.isnot(None),
+    postgresql_where=VERSIONS.c.deleted_at.isnot(None),
 )
 ALIASES = Table(
     "aliases",
@@ -79,17 +96,115 @@ ALIASES = Table(
     ForeignKeyConstraint(["name_id", "number"], ["versions.name_id", "versions.number"]),
     Index("aliases_by_version", "name_id", "number"),
 )
-ALIAS_EVENTS = Table(
-    "alias_events",
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("sequence", INTEGER, primary_key=True, autoincrement=False),
+    Column("at", STRING, nullable=False),
+    Column("actor", STRING, nullable=False),
+    Column("type", STRING, nullable=False),
+    Column("tenant", STRING),
+    Column("name", STRING),
+    Column("version", INTEGER),
+    Column("alias", STRING),
+    Column("digest", STRING),
+    Column("payload", TEXT, nullable=False),
+    Column("previous_hash", STRING, nullable=False),
+    Column("hash", STRING, nullable=False),
+    Index("events_by_name", "tenant", "name", "type", "sequence"),
+    Index("events_by_tenant", "tenant", "sequence"),
+)
+EVENT_HEAD = Table(
+    "event_head",
+    METADATA,
+    Column("id", INTEGER, primary_key=True, autoincrement=False),
+    Column("sequence", INTEGER, nullable=False),
+    Column("hash", STRING, nullable=False),
+    Column("at", STRING, nullable=False),
+)
+TAGS = Table(
+    "tags",
+    METADATA,
+    Column("name_id", INTEGER, ForeignKey("names.id"), primary_key=True),
+    Column("number", INTEGER, primary_key=True),
+    Column("key", STRING, primary_key=True),
+    Column("value", STRING, nullable=False),
+    Column("actor", STRING, nullable=False),
+    Column("at", STRING, nullable=False),
+    Index("tags_by_value", "key", "value", "name_id", "number"),
+)
+EVALUATIONS = Table(
+    "evaluations",
     METADATA,
     Column("id", INTEGER, primary_key=True),
-    Column("name_id", INTEGER, ForeignKey("names.id"), nullable=False, index=True),
-    Column("alias", STRING, nullable=False),
-    Column("from_number", INTEGER),
-    Column("to_number", INTEGER),
+    Column("name_id", INTEGER, nullable=False),
+    Column("number", INTEGER, nullable=False),
+    Column("metric", STRING, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("split", STRING, nullable=False),
+    Column("data_digest", STRING),
+    Column("num_examples", INTEGER),
+    Column("seed", INTEGER),
+    Column("notes", TEXT, nullable=False),
     Column("actor", STRING, nullable=False),
-    Column("reason", STRING, nullable=False),
     Column("at", STRING, nullable=False),
+    ForeignKeyConstraint(["name_id", "number"], ["versions.name_id", "versions.number"]),
+    Index("evaluations_by_version", "name_id", "number"),
+)
+PINS = Table(
+    "pins",
+    METADATA,
+    Column("digest", STRING, ForeignKey("artefacts.digest"), primary_key=True),
+    Column("owner", STRING, primary_key=True),
+    Column("reason", STRING, nullable=False),
+    Column("actor", STRING, nullable=False),
+    Column("at", STRING, nullable=False),
+)
+LEASE_OWNERS = Table(
+    "lease_owners",
+    METADATA,
+    Column("owner", STRING, primary_key=True),
+    Column("expires_at", STRING, nullable=False),
+)
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("owner", STRING, ForeignKey("lease_owners.owner"), primary_key=True),
+    Column("digest", STRING, primary_key=True, index=True),
+)
+WEBHOOKS = Table(
+    "webhooks",
+    METADATA,
+    Column("id", INTEGER, primary_key=True),
+    Column("url", STRING, nullable=False),
+    Column("secret", STRING, nullable=False),
+    Column("events", TEXT, nullable=False),
+    Column("tenant", STRING),
+    Column("allow_private", INTEGER, nullable=False),
+    Column("actor", STRING, nullable=False),
+    Column("created_at", STRING, nullable=False),
+    Column("removed_at", STRING),
+    Column("cursor", INTEGER, nullable=False),
+    Column("next_at", STRING),
+    Column("claimed_by", STRING),
+    Column("claimed_until", STRING),
+)
+DELIVERIES = Table(
+    "deliveries",
+    METADATA,
+    Column("webhook_id", INTEGER, ForeignKey("webhooks.id"), primary_key=True),
+    Column("sequence", INTEGER, ForeignKey("events.sequence"), primary_key=True),
+    Column("state", STRING, nullable=False),
+    Column("attempts", INTEGER, nullable=False),
+    Column("next_at", STRING, nullable=False),
+    Column("last_error", TEXT, nullable=False),
+)
+CLAIMS = Table(
+    "claims",
+    METADATA,
+    Column("name", STRING, primary_key=True),
+    Column("owner", STRING, nullable=False),
+    Column("expires_at", STRING, nullable=False),
 )
 
 

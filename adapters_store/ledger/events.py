@@ -9,14 +9,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from adapters_store.canonical import canonical_json
 from adapters_store.errors import UsageError
 from adapters_store.names import Reference
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
 
 GENESIS_HASH = "0" * 64
 MAX_NOTE_CHARACTERS = 2000
@@ -165,6 +169,35 @@ def seal(drafts: Sequence[Draft], head: Head, *, at: str, actor: str) -> list[Ev
 def compute_hash(event: Event) -> str:
     """The hash that an event should have, from everything else in it."""
     return hashlib.sha256(canonical_json(_hashed_form(event))).hexdigest()
+
+
+def as_row(event: Event) -> dict[str, Any]:
+    """The columns of an event's row."""
+    return {
+        "sequence": event.sequence,
+        "at": event.at,
+        "actor": event.actor,
+        "type": event.type,
+        **event.subject.as_json(),
+        "payload": canonical_json(dict(event.payload)).decode(),
+        "previous_hash": event.previous_hash,
+        "hash": event.hash,
+    }
+
+
+def from_row(columns: Row[Any]) -> Event:
+    """The event of a row of all columns."""
+    row = columns._mapping
+    return Event(
+        sequence=row["sequence"],
+        at=row["at"],
+        actor=row["actor"],
+        type=row["type"],
+        subject=Subject(row["tenant"], row["name"], row["version"], row["alias"], row["digest"]),
+        payload=json.loads(row["payload"]),
+        previous_hash=row["previous_hash"],
+        hash=row["hash"],
+    )
 
 
 def matches(patterns: Sequence[str], event_type: str) -> bool:

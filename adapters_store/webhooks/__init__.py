@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from adapters_store.webhooks.deliverer import Deliverer
 from adapters_store.webhooks.signing import verify_signature
 
-__all__ = ["Deliverer", "verify_signature"]
+__all__ = ["verify_signature"]

@@ -33,3 +33,23 @@ def create_indexes(connection: Connection, *indexes: Index) -> None:
     """Create indexes on tables that exist."""
     for index in indexes:
         index.create(connection)
+
+
+def make_append_only(connection: Connection, table: Table) -> None:
+    """Have the database itself refuse to change or remove rows of a table."""
+    refusal = f"rows of {table.name} are never changed or removed"
+    if connection.dialect.name == "sqlite":
+        for verb in ("UPDATE", "DELETE"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} "
+                f"BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
+            )
+        return
+    connection.exec_driver_sql(
+        f"CREATE FUNCTION {table.name}_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION '{refusal}' USING ERRCODE = 'restrict_violation'; END $$"
+    )
+    connection.exec_driver_sql(
+        f"CREATE TRIGGER {table.name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE "
+        f"ON {table.name} FOR EACH STATEMENT EXECUTE FUNCTION {table.name}_refuse()"
+    )
