@@ -10,6 +10,7 @@ from adapters_store.catalog.schema import EVENTS
 from adapters_store.ledger.events import Event, from_row
 
 _PAGE_EVENTS = 1000
+_BEFORE_ALL = -(2**62)
 
 
 def page(
@@ -35,7 +36,7 @@ def page(
 
 def walk(connection: Connection) -> Iterator[Event]:
     """Every event, oldest first, a bounded number in memory."""
-    after = -1
+    after = _BEFORE_ALL
     while found := page(connection, after=after, limit=_PAGE_EVENTS):
         yield from found
         after = found[-1].sequence

@@ -111,13 +111,12 @@ class _Walk:
         return None
 
     def _check(self, event: Event) -> Break | None:
-        number = event.sequence
-        if number != self.last + 1:
-            first = self.last + 1
-            missing = f"event {first} is" if number == first + 1 else f"events {first} to "
-            if number != first + 1:
-                missing += f"{number - 1} are"
-            return Break(first, "missing", f"{missing} missing")
+        number, first = event.sequence, self.last + 1
+        if number < first:
+            return Break(number, "out_of_order", f"event {number} stands before event {first}")
+        if number > first:
+            missing = f"event {first}" if number == first + 1 else f"events {first} to {number - 1}"
+            return Break(first, "missing", f"missing: {missing}; event {number} comes next")
         if event.previous_hash != self._hash:
             message = (
                 f"event {number} does not follow event {self.last}: one of them was moved or "

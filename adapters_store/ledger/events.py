@@ -186,15 +186,25 @@ def as_row(event: Event) -> dict[str, Any]:
 
 
 def from_row(columns: Row[Any]) -> Event:
-    """The event of a row of all columns."""
+    """The event of a row of all columns.
+
+    A payload that was damaged into something else than a JSON object comes back as
+    ``{"unreadable": text}``, so that its hash cannot hold.
+    """
     row = columns._mapping
+    try:
+        payload = json.loads(row["payload"])
+    except ValueError:
+        payload = None
+    if not isinstance(payload, dict):
+        payload = {"unreadable": row["payload"]}
     return Event(
         sequence=row["sequence"],
         at=row["at"],
         actor=row["actor"],
         type=row["type"],
         subject=Subject(row["tenant"], row["name"], row["version"], row["alias"], row["digest"]),
-        payload=json.loads(row["payload"]),
+        payload=payload,
         previous_hash=row["previous_hash"],
         hash=row["hash"],
     )
