@@ -11,7 +11,8 @@ from torch import nn
 from adapters_store.errors import UsageError
 from adapters_store.families import Site
 from training.context import TaskContext
-from training.methods.base import Factors, SiteMethod
+from training.methods.base import SiteMethod
+from training.methods.effects import Effect
 
 
 def select_sites(sites: Iterable[Site], patterns: Iterable[str]) -> tuple[Site, ...]:
@@ -36,15 +37,10 @@ def select_sites(sites: Iterable[Site], patterns: Iterable[str]) -> tuple[Site, 
     return tuple(site for site in everything if site.name in chosen)
 
 
-def _scaled(b: torch.Tensor, scale: float) -> torch.Tensor:
-    return b if scale == 1.0 else b * scale
-
-
 class AdaptedLinear(nn.Module):
-    """A frozen linear map plus ``scale * (x A) B`` with the factors of each row's task.
+    """A frozen linear map with the effect of each row's task.
 
-    Input is (R, in), (R, S, in) or more leading row-wise dimensions; rows come first. Source:
-    LoRA, Hu et al. 2021, eq. 3; per-row factors as in Polytropon.
+    Input is (R, in), (R, S, in) or more leading row-wise dimensions; rows come first.
     """
 
     def __init__(self, base: nn.Linear, method: SiteMethod, context: TaskContext) -> None:
@@ -52,36 +48,26 @@ class AdaptedLinear(nn.Module):
         self.base = base
         self.method = method
         self._context = context
-        self._kept: tuple[int, Factors] | None = None
+        self._kept: tuple[int, Effect] | None = None
 
     @property
     def weight(self) -> torch.Tensor:
         """The frozen matrix; models read it to learn the compute dtype."""
         return self.base.weight
 
-    def _row_factors(self) -> Factors:
+    def _row_effect(self) -> Effect:
         context = self._context
         if not torch.is_grad_enabled() and self._kept and self._kept[0] == context.version:
             return self._kept[1]
-        a, b, scale = self.method.factors(context.tasks)
+        effect = self.method.effect(context.tasks)
         if len(context.tasks) > 1:
-            a, b = a[context.rows], b[context.rows]
-        factors = (a, b, scale)
-        self._kept = None if torch.is_grad_enabled() else (context.version, factors)
-        return factors
+            effect = effect.of_rows(context.rows)
+        self._kept = None if torch.is_grad_enabled() else (context.version, effect)
+        return effect
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The adapted map."""
-        y: torch.Tensor = self.base(x)
-        a, b, scale = self._row_factors()
-        if a.shape[0] == 1:
-            return y + (x @ a[0]) @ _scaled(b[0], scale)
-        if x.shape[0] != a.shape[0]:  # beam search repeats each row for its beams
-            repeats = x.shape[0] // a.shape[0]
-            a, b = a.repeat_interleave(repeats, 0), b.repeat_interleave(repeats, 0)
-        x_RSD = x.reshape(x.shape[0], -1, x.shape[-1])
-        delta = torch.bmm(torch.bmm(x_RSD, a), _scaled(b, scale))
-        return y + delta.view(y.shape)
+        return self._row_effect().apply(x, self.base)
 
 
 def inject(

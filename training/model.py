@@ -11,7 +11,8 @@ from torch import nn
 from adapters_store.families import Site
 from training.context import TaskContext
 from training.injection import inject
-from training.methods import MethodConfig, SiteMethod, build_site_method
+from training.methods import MethodConfig, SiteMethod, build_methods
+from training.methods.routing import Router
 
 
 class AdaptedModel(nn.Module):
@@ -43,11 +44,15 @@ class AdaptedModel(nn.Module):
     @classmethod
     def build(cls, model: Any, sites: Sequence[Site], method: MethodConfig, **options: Any) -> Self:
         """The model with one fresh ``method`` per site; ``options`` as in the constructor."""
-        return cls(model, sites, {s.name: build_site_method(s, method) for s in sites}, **options)
+        return cls(model, sites, build_methods(sites, method), **options)
 
     def train(self, mode: bool = True) -> Self:
         """Enter training mode; a frozen backbone stays as it is served, without dropout."""
-        return super().train(mode and self.trains_backbone)
+        super().train(mode and self.trains_backbone)
+        for module in self.modules():
+            if isinstance(module, Router):
+                module.train(mode)
+        return self
 
     def site_methods(self) -> dict[str, SiteMethod]:
         """The method's modules by canonical site name."""

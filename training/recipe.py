@@ -52,7 +52,11 @@ class MethodSection(_Section):
     num_skills: int = Field(default=8, ge=1)
     num_heads: int = Field(default=4, ge=1)
     is_private: bool = False
-    gate: Literal["sigmoid", "softmax"] = "sigmoid"
+    gate: Literal["sigmoid", "softmax", "relaxed_bernoulli", "straight_through"] = "sigmoid"
+    granularity: Literal["site", "block", "layer", "stack", "global"] = "site"
+    has_random_routing: bool = False
+    embedding_size: int = Field(default=16, ge=1)
+    side: Literal["input", "output"] | None = None
     sites: tuple[str, ...] = ("all",)
 
 

@@ -61,10 +61,14 @@ class Run:
             rank=method.rank,
             alpha=method.alpha,
             num_skills=method.num_skills,
-            num_heads=1 if method.name == "poly" else method.num_heads,
+            num_heads=method.num_heads,
             num_tasks=len(tasks),
             is_private=method.is_private,
             gate=method.gate,
+            granularity=method.granularity,
+            has_random_routing=method.has_random_routing,
+            embedding_size=method.embedding_size,
+            side=method.side,
         )
         is_classification = recipe.objective == "classification"
         adapted = AdaptedModel.build(

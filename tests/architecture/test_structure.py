@@ -19,6 +19,7 @@ TABLES = (
     ("adapters_store.catalog", "CATALOGS"),
     ("adapters_store.catalog.migrations", "MIGRATIONS"),
     ("training.methods", "METHODS"),
+    ("training.methods.routing", "GATES"),
     ("training.objectives", "OBJECTIVES"),
     ("serving.primitives", "PRIMITIVES"),
     ("patchbay.cli", "COMMANDS"),

@@ -66,7 +66,7 @@ def test_z_trains_logits_alone_and_counts_them(published: Published, new_task: T
         for name, p in method.named_parameters()
         if p.requires_grad
     }
-    assert trained == {(site, "logits") for site in factors}
+    assert trained == {(site, "router.logits") for site in factors}
     taught = teacher.teach(new_task, CONFIG, bank)
     assert taught.metrics["num_trained"] == len(factors) * 4 * 3
     logits = read_logits(taught.artefact, bank)

@@ -10,7 +10,8 @@ from adapters_store.errors import UsageError
 from adapters_store.families import Site, load_family
 from training.injection import select_sites
 from training.methods import MethodConfig, build_site_method
-from training.methods.mhr import MhrSite, average, compose, gate
+from training.methods.mhr import MhrSite, average, compose
+from training.methods.routing import softmax_gate
 
 SITE = Site("encoder.0.self.q", "q", 12, 8)
 
@@ -47,7 +48,7 @@ def test_composition_equals_the_sums_written_out(num_heads: int) -> None:
 
 def test_the_softmax_gate_is_softmax() -> None:
     logits = torch.randn(2, 3, 5)
-    torch.testing.assert_close(gate(logits, "softmax"), torch.softmax(logits, -1))
+    torch.testing.assert_close(softmax_gate(logits), torch.softmax(logits, -1))
 
 
 def test_the_average_of_a_bank_is_the_plain_mean_of_its_skills() -> None:
@@ -77,7 +78,7 @@ def test_private_lora_keeps_tasks_apart_and_shared_lora_does_not() -> None:
     a, _, _ = private.factors(tasks)
     assert not torch.equal(a[0], a[1])
     a, _, _ = shared.factors(tasks)
-    assert torch.equal(a[0], a[1])
+    assert len(a) == 1
 
 
 def test_alpha_sets_the_scale() -> None:

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from adapters_store.families import Site
-from training.methods.base import Factors, MethodConfig, SiteMethod, uniform_init
+from training.methods.base import LowRankSite, MethodConfig, uniform_init
+from training.methods.effects import Factors
 
 
-class LoraSite(SiteMethod):
+class LoraSite(LowRankSite):
     """``a`` (P, in, r) uniform and ``b`` (P, r, out) zero; P is 1 when shared, else num_tasks.
 
     Source: Hu et al. 2021.
@@ -23,7 +24,7 @@ class LoraSite(SiteMethod):
         self.b = nn.Parameter(torch.zeros(num_private, config.rank, site.out_features))
 
     def factors(self, tasks: torch.Tensor) -> Factors:
-        """The shared pair once (broadcast over rows), or each task's own."""
+        """The shared pair once, or each task's own."""
         if not self.is_private:
-            tasks = torch.zeros_like(tasks)
-        return self.a[tasks], self.b[tasks], self.scale
+            return Factors(self.a, self.b, self.scale)
+        return Factors(self.a[tasks], self.b[tasks], self.scale)

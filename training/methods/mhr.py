@@ -9,20 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from adapters_store.errors import UsageError
 from adapters_store.families import Site
-from training.methods.base import BankMethod, Factors, MethodConfig, uniform_init
-
-_EPSILON = 1e-12
-_ROUTER_INIT = 1e-3
-
-
-def gate(logits: torch.Tensor, kind: str = "sigmoid") -> torch.Tensor:
-    """Routing weights from logits (..., K): sigmoid then normalised over skills, or softmax."""
-    if kind == "softmax":
-        return torch.softmax(logits, -1)
-    weights = torch.sigmoid(logits)
-    return weights / (weights.sum(-1, keepdim=True) + _EPSILON)
+from training.methods.base import BankMethod, MethodConfig, check_heads, uniform_init
+from training.methods.effects import Factors
 
 
 def compose(
@@ -51,29 +40,18 @@ def average(a_HKDr: torch.Tensor, b_HKrO: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 class MhrSite(BankMethod):
-    """A bank ``a`` (H, K, in/H, r), ``b`` (H, K, r, out/H) and router ``logits`` (T, H, K)."""
+    """A bank ``a`` (H, K, in/H, r), ``b`` (H, K, r, out/H) and a router over it."""
 
     def __init__(self, site: Site, config: MethodConfig) -> None:
         super().__init__(site)
-        self.gate_kind, self.scale = config.gate, config.scale
+        self.scale = config.scale
         heads, skills, rank = config.num_heads, config.num_skills, config.rank
-        for side, width in (("in", site.in_features), ("out", site.out_features)):
-            if width % heads:
-                raise UsageError(
-                    f"num_heads {heads} does not divide the {side}put width {width} of site "
-                    f"{site.name}; choose a divisor of both widths"
-                )
+        check_heads(heads, site, {"input": site.in_features, "output": site.out_features})
         self.a = uniform_init((heads, skills, site.in_features // heads, rank), site.in_features)
         self.b = nn.Parameter(torch.zeros(heads, skills, rank, site.out_features // heads))
-        self.logits = nn.Parameter(
-            torch.empty(config.num_tasks, heads, skills).uniform_(-_ROUTER_INIT, _ROUTER_INIT)
-        )
-
-    def weights(self, tasks: torch.Tensor) -> torch.Tensor:
-        """Routing weights (U, H, K) of the tasks, after the gate."""
-        return gate(self.logits[tasks], self.gate_kind)
+        self.router = config.router()
 
     def factors(self, tasks: torch.Tensor) -> Factors:
         """The tasks' composed factors."""
         a, b = compose(self.weights(tasks), self.a, self.b)
-        return a, b, self.scale
+        return Factors(a, b, self.scale)
