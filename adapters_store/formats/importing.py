@@ -57,7 +57,7 @@ def build(
             tensors=tensors,
             signature=None if planned.kind == "bank" else _signature(planned, backbone, options),
             bank=bank if planned.kind == "routing" else None,
-            provenance=_provenance(plan.inspection, options.provenance),
+            provenance=_provenance(plan.inspection, source, options.provenance),
         )
         if planned.kind == "bank":
             bank = artefact.digest
@@ -121,8 +121,10 @@ def _signature(
     )
 
 
-def _provenance(inspection: Inspection, given: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(inspection: Inspection, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
     about = {
+        "source": source.location,
+        "revision": source.revision,
         "format": inspection.format,
         "method": inspection.method,
         "notes": [note.as_json() for note in inspection.notes],

@@ -34,6 +34,11 @@ class Source(Protocol):
         """The address as it was given."""
         ...
 
+    @property
+    def revision(self) -> str:
+        """The immutable revision that is read, such as a commit; empty where there is none."""
+        ...
+
     def sizes(self) -> Mapping[str, int]:
         """Every file with its size in bytes; at most MAX_FILES of them."""
         ...
@@ -45,6 +50,8 @@ class Source(Protocol):
 
 class FolderSource:
     """A local folder. Links are refused wherever they stand, hidden files are passed over."""
+
+    revision = ""
 
     def __init__(self, folder: str | Path, location: str | None = None) -> None:
         self.folder = Path(folder)
@@ -95,7 +102,12 @@ class FolderSource:
         """The bytes ``[begin, end)`` of a file that ``sizes`` lists."""
         if name not in self._sizes:
             raise NotFoundError(f"{self._location} has no file {name!r}")
-        descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            raise InvalidArtefactError(
+                f"cannot read {name!r} in {self._location}: {error.strerror}"
+            ) from error
         with os.fdopen(descriptor, "rb") as file:
             file.seek(begin)
             data = file.read(end - begin)

@@ -17,6 +17,7 @@ TABLES = (
     ("adapters_store.primitives", "PRIMITIVES"),
     ("adapters_store.blobs", "BLOBS"),
     ("adapters_store.catalog", "CATALOGS"),
+    ("adapters_store.formats.sources", "SOURCES"),
     ("adapters_store.catalog.migrations", "MIGRATIONS"),
     ("training.methods", "METHODS"),
     ("training.methods.routing", "GATES"),
