@@ -18,9 +18,33 @@ from adapters_store.lazy import resolve
 
 FAMILIES: dict[str, str] = {
     "t5": "adapters_store.families.t5:FAMILY",
+    "bart": "adapters_store.families.bart:FAMILY",
     "bert": "adapters_store.families.bert:FAMILY",
+    "gpt2": "adapters_store.families.gpt2:FAMILY",
+    "llama": "adapters_store.families.llama:LLAMA",
+    "mistral": "adapters_store.families.llama:MISTRAL",
+    "qwen2": "adapters_store.families.qwen:QWEN2",
+    "qwen3": "adapters_store.families.qwen:QWEN3",
+    "gemma": "adapters_store.families.gemma:GEMMA",
+    "gemma2": "adapters_store.families.gemma:GEMMA2",
+    "gemma3_text": "adapters_store.families.gemma:GEMMA3_TEXT",
 }
-MODEL_TYPES: dict[str, str] = {"t5": "t5", "mt5": "t5", "bert": "bert"}
+MODEL_TYPES: dict[str, str] = {
+    "t5": "t5",
+    "mt5": "t5",
+    "umt5": "t5",
+    "bart": "bart",
+    "mbart": "bart",
+    "bert": "bert",
+    "gpt2": "gpt2",
+    "llama": "llama",
+    "mistral": "mistral",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3_text",
+}
 
 
 def load_family(name: str) -> Family:

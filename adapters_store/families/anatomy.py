@@ -1,7 +1,7 @@
 """The places of a backbone beyond its linear sites: where every other primitive acts.
 
-Names are canonical, paths are dotted module or parameter paths of the Hugging Face model. In a
-sub-layer, ``x`` is the residual stream beside it, ``u`` what it reads (the norm of ``x`` where
+Names are canonical, paths are dotted module or parameter paths of the Hugging Face base model. In
+a sub-layer, ``x`` is the residual stream beside it, ``u`` what it reads (the norm of ``x`` where
 norms stand before, else ``x``) and ``f`` what it adds, so that a pre-norm layer gives ``x + f``
 and a post-norm layer ``norm(x + f)``.
 """
@@ -17,7 +17,10 @@ from adapters_store.families.site import Site
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """A value to read: the argument (index or keyword) that a module is called with."""
+    """A value to read: the argument (index or keyword) that a module is called with.
+
+    The value counts as the caller passes it, before any part at that module acts.
+    """
 
     module_path: str
     argument: int | str
@@ -27,9 +30,11 @@ class Tap:
 class Block:
     """The end of a sub-layer, such as ``encoder.2.after_ffn``, where a bottleneck acts.
 
-    The first output of the module at ``output_path`` is ``f``; ``residual`` reads ``x``;
-    ``pre_norm_path`` is the norm whose output is ``u``, None where ``u`` is ``x``;
-    ``post_norm_path`` is the norm over ``x + f``, None where norms stand before.
+    The first output of the module at ``output_path`` is ``f``: the last linear map of the
+    sub-layer, or the norm over it where the sub-layer's own result is normed before it is added
+    (Gemma 2). ``residual`` reads ``x``; ``pre_norm_path`` is the norm whose output is ``u``, None
+    where ``u`` is ``x``; ``post_norm_path`` is the norm over ``x + f``, None where norms stand
+    before.
     """
 
     name: str
@@ -71,8 +76,9 @@ class Vector:
 class Input:
     """The input of a stack, where a prompt acts: rows of ``width`` before the first layer.
 
-    ``embedding_path`` is the token table; ``layer_path`` the layers' path with ``{i}`` for the
-    index, whose first argument is the stream that deep prompts enter.
+    ``embedding_path`` is the module that is called for the token rows (for images and sounds, for
+    the rows of all patches); ``layer_path`` the layers' path with ``{i}`` for the index, whose
+    first argument is the stream that deep prompts enter.
     """
 
     name: Literal["encoder", "decoder"]

@@ -18,3 +18,19 @@ def positive_int(config: Mapping[str, Any], key: str) -> int:
             hint="Give the folder of a complete model, as save_pretrained writes it.",
         )
     return value
+
+
+def optional_int(config: Mapping[str, Any], key: str, default: int) -> int:
+    """As :func:`positive_int`, but ``default`` where the key is missing or null."""
+    return default if config.get(key) is None else positive_int(config, key)
+
+
+def divided(config: Mapping[str, Any], width_key: str, heads_key: str) -> int:
+    """The width of one head; raises InvalidArtefactError where the heads do not divide it."""
+    width, heads = positive_int(config, width_key), positive_int(config, heads_key)
+    if width % heads:
+        raise InvalidArtefactError(
+            f"{heads_key} {heads} in config.json does not divide {width_key} {width}",
+            hint="Give the folder of a complete model, as save_pretrained writes it.",
+        )
+    return width // heads

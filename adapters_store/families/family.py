@@ -18,6 +18,9 @@ Config = Mapping[str, Any]
 class Family:
     """One family; each function takes the mapping of a ``config.json``.
 
+    Module and parameter paths are relative to the base model: what ``AutoModel`` builds, and what
+    every other class of the model gives as ``base_model``.
+
     ``sites`` lists the linear sites in execution order, ``anatomy`` every other place. ``runner``
     describes the whole transformer for the serving engine, None where it cannot run the family
     yet. ``prefixes`` are leading module paths that a model class may put in front of the paths
@@ -38,6 +41,6 @@ class Family:
             raise IncompatibleError(
                 f"the engine does not run backbones of family {self.name!r}; their adapters can "
                 "be trained, stored and exchanged",
-                hint="Serve a backbone of a family that README's table lists under serving.",
+                hint="docs/registry/families.md lists the families that the engine runs.",
             )
         return self.runner(config)

@@ -1,4 +1,4 @@
-"""T5, mT5 and ByT5: pre-norm RMS encoder-decoder with bucketed relative positions."""
+"""T5, mT5, ByT5 and UMT5: pre-norm RMS encoder-decoder with bucketed relative positions."""
 
 from __future__ import annotations
 
@@ -85,7 +85,11 @@ def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
 
 
 def architecture(config: Mapping[str, Any]) -> Architecture:
-    """The runner's record of a T5-style model."""
+    """The runner's record of a T5-style model; raises for UMT5, whose every layer has a bias."""
+    if config.get("model_type") == "umt5":
+        raise IncompatibleError(
+            "the engine does not run umt5: it has a relative position bias in every layer"
+        )
     is_gated, activation = _feed_forward(config)
     stacks = []
     for name in ("encoder", "decoder"):
@@ -158,7 +162,7 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
         final = f"{stack}.final_layer_norm"
         vectors += norm_vectors(f"{stack}.final.norm", final, width, "rms")
         layers = f"{stack}.block.{{i}}"
-        inputs.append(Input(stack, width, "shared", layers, _layers(config, stack)))
+        inputs.append(Input(stack, width, f"{stack}.embed_tokens", layers, _layers(config, stack)))
     return Anatomy(width, True, tuple(blocks), tuple(attentions), tuple(vectors), tuple(inputs))
 
 

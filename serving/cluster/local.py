@@ -29,7 +29,7 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
 
     Ray runs without dashboard and usage reports, behind a random token, on the loopback interface
     alone. Raises :class:`UnavailableError` when the application does not come up, and the errors
-    of a folder that holds no supported backbone before anything is started.
+    of a folder that holds no backbone the engine runs before anything is started.
     """
     for backbone in config.backbones:
         check_folder(backbone.folder)
@@ -65,7 +65,10 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise NotFoundError or IncompatibleError unless a supported model's config.json is there."""
+    """Raise NotFoundError, InvalidArtefactError or IncompatibleError unless the engine runs it.
+
+    Only config.json is read.
+    """
     file = folder / "config.json"
     if not file.is_file():
         raise NotFoundError(
@@ -73,7 +76,8 @@ def check_folder(folder: Path) -> None:
             hint="Give a folder written by save_pretrained with --backbone.",
         )
     document = strict_json(file.read_bytes(), str(file))
-    family_of(document if isinstance(document, dict) else {})
+    config = document if isinstance(document, dict) else {}
+    family_of(config).architecture(config)
 
 
 def _start_ray(num_cpus: int) -> None:

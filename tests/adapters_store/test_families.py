@@ -143,7 +143,7 @@ def test_site_names_tell_stack_layer_and_role():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2'"),
+        ({"model_type": "pegasus"}, "model_type 'pegasus'"),
         ({}, "model_type 'None'"),
         (t5_config().to_dict() | {"feed_forward_proj": "mish"}, "'mish'"),
         (bert_config().to_dict() | {"hidden_act": "mish"}, "'mish'"),

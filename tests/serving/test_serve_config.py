@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from adapters_store.errors import UnavailableError, UsageError
+from adapters_store.errors import IncompatibleError, UnavailableError, UsageError
 from serving.cli import serve
 from serving.cluster.local import claim_port
 from serving.config import BUNDLED_NAME, is_loopback, load_config
@@ -82,6 +82,19 @@ def test_the_command_refuses_a_folder_without_a_backbone_at_once(tmp_path: Path)
     run = CliRunner().invoke(serve, ["--store", str(tmp_path), "--backbone", f"x={tmp_path}"])
     assert run.exit_code == 6
     assert "unheard-of" in run.output
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "bart", "umt5"])
+def test_the_command_refuses_a_backbone_the_engine_does_not_run_at_once(
+    tmp_path: Path, model_type: str
+) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "families" / f"{model_type}.json"
+    (tmp_path / "config.json").write_bytes(golden.read_bytes())
+    store = tmp_path / "store"
+    run = CliRunner().invoke(serve, ["--store", str(store), "--backbone", f"x={tmp_path}"])
+    assert run.exit_code == IncompatibleError.exit_code
+    assert "does not run" in run.output
+    assert not store.exists()
 
 
 def test_a_port_in_use_is_refused_before_anything_starts() -> None:
