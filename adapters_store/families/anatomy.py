@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from adapters_store.families.architecture import RelativeBias
 from adapters_store.families.site import Site
 
 
@@ -49,7 +50,8 @@ class Block:
 class Attention:
     """One attention, such as ``decoder.0.self``, where a prefix acts; sizes are counts.
 
-    ``module_path`` is the module that projects and attends.
+    ``module_path`` is the module that projects and attends; ``relative_bias`` is what it adds to
+    its scores by distance, None where positions are not relative.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Attention:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    relative_bias: RelativeBias | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,10 @@ class Input:
 
     ``embedding_path`` is the module that is called for the token rows (for images and sounds, for
     the rows of all patches); ``layer_path`` the layers' path with ``{i}`` for the index, whose
-    first argument is the stream that deep prompts enter.
+    first argument is the stream that deep prompts enter. ``stack_path`` is the module that is
+    called with the tokens or their embeddings, empty for the whole backbone. ``position_path`` is
+    the table of learned positions that the embedding adds, ``rotary_path`` the module that turns
+    ``position_ids`` into rotary angles; both are None where positions are relative.
     """
 
     name: Literal["encoder", "decoder"]
@@ -86,6 +92,9 @@ class Input:
     embedding_path: str
     layer_path: str
     num_layers: int
+    stack_path: str = ""
+    position_path: str | None = None
+    rotary_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class RelativeBias:
-    """T5's bucketed attention bias, learned once per stack; ``path`` is (buckets, heads)."""
+    """T5's bucketed attention bias; ``path`` is its table (buckets, heads)."""
 
     path: str
     num_buckets: int

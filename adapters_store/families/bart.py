@@ -74,7 +74,8 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
         if is_pre:
             vectors += norm_vectors(f"{stack}.final.norm", f"{stack}.layer_norm", width, "layer")
         layers = f"{stack}.layers.{{i}}"
-        inputs.append(Input(stack, width, f"{stack}.embed_tokens", layers, num_layers))
+        tokens, positions = f"{stack}.embed_tokens", f"{stack}.embed_positions"
+        inputs.append(Input(stack, width, tokens, layers, num_layers, stack, positions))
     return Anatomy(width, True, tuple(blocks), tuple(attentions), tuple(vectors), tuple(inputs))
 
 

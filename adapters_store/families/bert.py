@@ -115,15 +115,21 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
             vectors += norm_vectors(f"encoder.{i}.{kind}.norm", norm, width, "layer")
         path = f"{layer}.attention.self"
         attentions.append(Attention(f"encoder.{i}.self", path, heads, heads, width // heads))
-    words = "embeddings.word_embeddings"
-    inputs = (Input("encoder", width, words, "encoder.layer.{i}", num_layers),)
+    stack = Input(
+        "encoder",
+        width,
+        "embeddings.word_embeddings",
+        "encoder.layer.{i}",
+        num_layers,
+        position_path="embeddings.position_embeddings",
+    )
     return Anatomy(
         width,
         False,
         tuple(blocks),
         tuple(attentions),
         tuple(vectors),
-        inputs,
+        (stack,),
         pooler_path="pooler",
     )
 

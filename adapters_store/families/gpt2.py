@@ -60,7 +60,7 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
             vectors += norm_vectors(f"decoder.{i}.{kind}.norm", norm, width, "layer")
         attentions.append(Attention(f"decoder.{i}.self", f"h.{i}.attn", heads, heads, head_dim))
     vectors += norm_vectors("decoder.final.norm", "ln_f", width, "layer")
-    inputs = (Input("decoder", width, "wte", "h.{i}", num_layers),)
+    inputs = (Input("decoder", width, "wte", "h.{i}", num_layers, position_path="wpe"),)
     return Anatomy(width, True, tuple(blocks), tuple(attentions), tuple(vectors), inputs)
 
 

@@ -111,8 +111,15 @@ class RotaryDecoder:
                     f"{name}.{part}_norm", f"{path}.{part}_norm", head_dim, "rms"
                 )
         vectors += norm_vectors("decoder.final.norm", "norm", width, "rms")
-        inputs = (Input("decoder", width, "embed_tokens", "layers.{i}", num_layers),)
-        return Anatomy(width, True, tuple(blocks), tuple(attentions), tuple(vectors), inputs)
+        stack = Input(
+            "decoder",
+            width,
+            "embed_tokens",
+            "layers.{i}",
+            num_layers,
+            rotary_path="rotary_emb",
+        )
+        return Anatomy(width, True, tuple(blocks), tuple(attentions), tuple(vectors), (stack,))
 
     def _heads(self, config: Config) -> tuple[int, int, int]:
         heads = positive_int(config, "num_attention_heads")

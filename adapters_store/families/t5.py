@@ -84,6 +84,17 @@ def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
     return tuple(found)
 
 
+def _relative_bias(config: Mapping[str, Any], stack: str, layer: int) -> RelativeBias:
+    """The bias of one layer's self-attention: its own in UMT5, else the first layer's."""
+    owner = layer if config.get("model_type") == "umt5" else 0
+    return RelativeBias(
+        path=f"{stack}.block.{owner}.layer.0.SelfAttention.relative_attention_bias",
+        num_buckets=int(config.get("relative_attention_num_buckets", 32)),
+        max_distance=int(config.get("relative_attention_max_distance", 128)),
+        is_bidirectional=stack == "encoder",
+    )
+
+
 def architecture(config: Mapping[str, Any]) -> Architecture:
     """The runner's record of a T5-style model; raises for UMT5, whose every layer has a bias."""
     if config.get("model_type") == "umt5":
@@ -109,12 +120,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
                 activation=activation,
                 norm=Norm("rms", float(config.get("layer_norm_epsilon", 1e-6)), "pre"),
                 embedding=Embedding(token_path="shared"),
-                relative_bias=RelativeBias(
-                    path=f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias",
-                    num_buckets=int(config.get("relative_attention_num_buckets", 32)),
-                    max_distance=int(config.get("relative_attention_max_distance", 128)),
-                    is_bidirectional=not is_decoder,
-                ),
+                relative_bias=_relative_bias(config, name, 0),
                 self_norm_path=f"{block}.0.layer_norm",
                 cross_norm_path=f"{block}.1.layer_norm" if is_decoder else None,
                 ffn_norm_path=f"{block}.{2 if is_decoder else 1}.layer_norm",
@@ -157,12 +163,22 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
                 blocks.append(Block(f"{stack}.{i}.after_{kind}", width, output, tap, norm, None))
                 vectors += norm_vectors(f"{stack}.{i}.{kind}.norm", norm, width, "rms")
                 if kind != "ffn":
-                    name = f"{stack}.{i}.{kind}"
-                    attentions.append(Attention(name, f"{path}.{module}", heads, heads, head_dim))
+                    bias = _relative_bias(config, stack, i) if kind == "self" else None
+                    attentions.append(
+                        Attention(
+                            f"{stack}.{i}.{kind}",
+                            f"{path}.{module}",
+                            heads,
+                            heads,
+                            head_dim,
+                            bias,
+                        )
+                    )
         final = f"{stack}.final_layer_norm"
         vectors += norm_vectors(f"{stack}.final.norm", final, width, "rms")
         layers = f"{stack}.block.{{i}}"
-        inputs.append(Input(stack, width, f"{stack}.embed_tokens", layers, _layers(config, stack)))
+        num_layers, tokens = _layers(config, stack), f"{stack}.embed_tokens"
+        inputs.append(Input(stack, width, tokens, layers, num_layers, stack_path=stack))
     return Anatomy(width, True, tuple(blocks), tuple(attentions), tuple(vectors), tuple(inputs))
 
 

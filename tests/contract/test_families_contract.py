@@ -6,6 +6,7 @@ import pytest
 import torch
 from families_kit import (
     GOLDEN,
+    NUM_TOKENS,
     Built,
     Watched,
     build,
@@ -152,6 +153,33 @@ def test_inputs_are_the_stacks_with_their_embedding_and_layers(made: Built, seen
         assert layers == set(range(place.num_layers))
         parent = place.layer_path.removesuffix(".{i}")
         assert len(made.model.get_submodule(parent)) == place.num_layers
+
+
+def test_a_stack_is_entered_with_tokens_and_knows_their_positions(
+    made: Built, seen: Watched
+) -> None:
+    relative = {one.name.partition(".")[0] for one in made.anatomy.attentions if one.relative_bias}
+    for place in made.anatomy.inputs:
+        args, keywords = seen.calls[place.stack_path]
+        assert args or not {"input_ids", "pixel_values", "input_values"}.isdisjoint(keywords)
+        if place.position_path is not None:
+            table = made.model.get_submodule(place.position_path)
+            assert isinstance(table, nn.Embedding)
+            assert seen.outputs[place.position_path].shape[-1] == place.width
+        if place.rotary_path is not None:
+            args, keywords = seen.calls[place.rotary_path]
+            positions = keywords["position_ids"] if len(args) == 1 else args[1]
+            assert positions.shape[-1] == NUM_TOKENS
+        kinds = (place.position_path, place.rotary_path, place.name in relative or None)
+        is_text = made.model.main_input_name == "input_ids"
+        assert sum(kind is not None for kind in kinds) == (1 if is_text else 0)
+
+
+def test_a_relative_bias_is_a_table_of_the_attention(made: Built) -> None:
+    for one in made.anatomy.attentions:
+        if one.relative_bias is not None:
+            table = made.model.get_submodule(one.relative_bias.path)
+            assert tuple(table.weight.shape) == (one.relative_bias.num_buckets, one.num_heads)
 
 
 def test_attentions_are_those_that_attend_with_these_heads(made: Built) -> None:
