@@ -129,6 +129,11 @@ def parse_reference(text: str) -> Reference:
     return Reference(tenant, name, alias=pointer)
 
 
+def parsed(reference: str | Reference) -> Reference:
+    """A reference from itself or from its text; raises InvalidNameError."""
+    return reference if isinstance(reference, Reference) else parse_reference(reference)
+
+
 def _version(number: str, text: str) -> int:
     if not _VERSION.fullmatch(number) or int(number) > MAX_VERSION:
         raise InvalidNameError(

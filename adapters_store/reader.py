@@ -25,8 +25,9 @@ from adapters_store.catalog.database import Database
 from adapters_store.catalog.schema import GENERATION
 from adapters_store.errors import CorruptStoreError, NotFoundError, UsageError
 from adapters_store.ledger.audit import Audit
+from adapters_store.ledger.tags import parse_tag
 from adapters_store.limits import DEFAULT_LIMITS, Limits
-from adapters_store.names import Reference, parse_name, parse_reference
+from adapters_store.names import Reference, parse_name, parsed
 from adapters_store.records import AliasEvent, Finding, Version
 
 if TYPE_CHECKING:
@@ -102,17 +103,24 @@ class StoreReader:
         kind: Kind | None = None,
         limit: int = 100,
         after: str | None = None,
+        tag: str | None = None,
     ) -> builtins.list[Version]:
         """The newest live version of each name, by tenant and name; ``after`` continues a page.
 
-        ``after`` is the ``tenant/name`` that the page before ended with.
+        ``after`` is the ``tenant/name`` that the page before ended with. ``tag`` keeps those that
+        carry it, or whose listed version does: ``status=reviewed``, or ``status`` for any value.
         """
         if limit < 1:
             raise UsageError(f"limit is {limit}; expected at least 1", param="limit")
         start = None if after is None else parse_name(after)
         with self._database.read() as connection:
             found = version_rows.list_names(
-                connection, tenant=tenant, kind=kind, limit=limit, after=start
+                connection,
+                tenant=tenant,
+                kind=kind,
+                limit=limit,
+                after=start,
+                tag=None if tag is None else parse_tag(tag),
             )
         return [self._bind(version) for version in found]
 
@@ -203,8 +211,3 @@ class StoreReader:
 
     def _bind(self, version: Version) -> Version:
         return dataclasses.replace(version, read_manifest=self.manifest)
-
-
-def parsed(reference: str | Reference) -> Reference:
-    """A reference from itself or from its text; raises InvalidNameError."""
-    return reference if isinstance(reference, Reference) else parse_reference(reference)

@@ -23,9 +23,17 @@ from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.journal import Journal, journal
 from adapters_store.catalog.schema import bump_generation
 from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
+from adapters_store.ledger.evaluations import check_evidence
+from adapters_store.ledger.facade import LedgerStore
 from adapters_store.limits import DEFAULT_LIMITS, MIB, Limits
-from adapters_store.names import DEFAULT_ALIAS, Reference, check_alias, check_name, parse_name
-from adapters_store.reader import StoreReader, parsed
+from adapters_store.names import (
+    DEFAULT_ALIAS,
+    Reference,
+    check_alias,
+    check_name,
+    parse_name,
+    parsed,
+)
 from adapters_store.records import Version
 
 if TYPE_CHECKING:
@@ -37,7 +45,7 @@ _CHUNK_ITEMS = 1000
 _CHUNK_BYTES = 64 * MIB
 
 
-class Store(StoreReader):
+class Store(LedgerStore):
     """Artefacts by digest, versions by name. Safe for many threads and processes."""
 
     @classmethod
@@ -131,10 +139,12 @@ class Store(StoreReader):
         expected_version: int | None = None,
         actor: str = "local",
         reason: str = "",
+        evidence: Sequence[int] = (),
     ) -> Version:
         """Point an alias at a live version; returns that version.
 
         ``expected_version`` is the one it must point at now, 0 for none; None does not compare.
+        ``evidence`` are ids of evaluations of this name that speak for the move.
         Raises InvalidNameError, NotFoundError, DeletedError, ConflictError.
         """
         check_alias(alias)
@@ -143,7 +153,15 @@ class Store(StoreReader):
             found = version_rows.resolve(change.connection, wanted)
             name_id = version_rows.name_id(change.connection, wanted)
             target = dataclasses.replace(found.subject, alias=alias)
-            alias_rows.move(change, name_id, target, reason=reason, expected=expected_version)
+            check_evidence(change.connection, name_id, evidence)
+            alias_rows.move(
+                change,
+                name_id,
+                target,
+                reason=reason,
+                expected=expected_version,
+                evidence=evidence,
+            )
             return self._bind(version_rows.resolve(change.connection, wanted))
 
     def remove_alias(

@@ -17,6 +17,7 @@ from adapters_store.errors import (
     InvalidArtefactError,
 )
 from adapters_store.fingerprint import content_digest
+from adapters_store.ledger.lineage import lineage_of
 from adapters_store.limits import DEFAULT_LIMITS, Limits
 from adapters_store.manifest import Manifest
 from adapters_store.primitives import TensorSpec
@@ -75,6 +76,7 @@ def validate_alone(
     check_backbone(manifest, backbone)
     specs = part_specs(manifest, backbone, limits)
     _check_signature(manifest, backbone)
+    lineage_of(manifest.provenance)
     _check_specs(specs, {tensor.name: tensor for tensor in table})
     non_negative = {name for name, spec in specs.items() if spec.is_non_negative}
     check_values(data, table, non_negative)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import versions
 from adapters_store.catalog.journal import Journal
+from adapters_store.catalog.lineage import add_parents
 from adapters_store.catalog.schema import ARTEFACTS, NAMES, VERSIONS
 from adapters_store.errors import IncompatibleError
 from adapters_store.ledger.events import Subject
@@ -55,6 +56,8 @@ def check_bank_is_live(connection: Connection, bank: str) -> None:
 
 
 def _add_artefact(journal: Journal, manifest: Manifest) -> None:
+    from adapters_store.ledger.lineage import lineage_of
+
     connection = journal.connection
     query = select(ARTEFACTS.c.digest).where(ARTEFACTS.c.digest == manifest.digest)
     if connection.execute(query).first() is not None:
@@ -72,6 +75,9 @@ def _add_artefact(journal: Journal, manifest: Manifest) -> None:
             created_at=journal.at,
         )
     )
+    stated = lineage_of(manifest.provenance)
+    if stated is not None:
+        add_parents(connection, manifest.digest, stated.parents)
 
 
 def _name_id(journal: Journal, reference: Reference) -> int:

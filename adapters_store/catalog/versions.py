@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     ScalarSelect,
@@ -17,7 +18,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from adapters_store.catalog.schema import ALIASES, ARTEFACTS, NAMES, VERSIONS
+from adapters_store.catalog.schema import ALIASES, ARTEFACTS, NAMES, TAGS, VERSIONS
 from adapters_store.errors import DeletedError, NotFoundError
 from adapters_store.names import DEFAULT_ALIAS, LATEST_ALIAS, Reference
 from adapters_store.records import Version
@@ -128,17 +129,35 @@ def list_names(
     kind: Kind | None,
     limit: int,
     after: Reference | None,
+    tag: tuple[str, str | None] | None = None,
 ) -> list[Version]:
-    """The newest live version of each name, by tenant and name, after a name (exclusive)."""
+    """The newest live version of each name, by tenant and name, after a name (exclusive).
+
+    ``tag`` is a key with its value, None for any; the name or its newest live version carries it.
+    """
     query = VERSION_ROWS.where(VERSIONS.c.number == _newest())
     if tenant is not None:
         query = query.where(NAMES.c.tenant == tenant)
     if kind is not None:
         query = query.where(ARTEFACTS.c.kind == kind)
+    if tag is not None:
+        query = query.where(*_tagged(*tag))
     if after is not None:
         query = query.where(tuple_(NAMES.c.tenant, NAMES.c.name) > (after.tenant, after.name))
     query = query.order_by(NAMES.c.tenant, NAMES.c.name).limit(limit)
     return [as_version(row) for row in connection.execute(query)]
+
+
+def _tagged(key: str, value: str | None) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Names that carry the tag somewhere, by index, and among them those with it in place."""
+    has_tag = [TAGS.c.key == key] if value is None else [TAGS.c.key == key, TAGS.c.value == value]
+    is_here = (TAGS.c.name_id == VERSIONS.c.name_id) & (
+        (TAGS.c.number == 0) | (TAGS.c.number == VERSIONS.c.number)
+    )
+    return (
+        NAMES.c.id.in_(select(TAGS.c.name_id).where(*has_tag)),
+        select(TAGS.c.key).where(*has_tag, is_here).exists(),
+    )
 
 
 def list_versions(connection: Connection, reference: Reference) -> list[Version]:

@@ -1,16 +1,15 @@
-"""Lineage: what an artefact was made from, as training states it and as the catalog knows it."""
+"""Lineage: what an artefact was made from, as training states it in the manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adapters_store.errors import InvalidArtefactError
+from adapters_store.ledger.ancestry import LINEAGE_KEY
 
-LINEAGE_KEY = "lineage"
 MAX_PARENTS = 64
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -58,58 +57,3 @@ def lineage_of(provenance: Mapping[str, Any]) -> Lineage | None:
             f"provenance.{LINEAGE_KEY} is not a lineage: {'; '.join(problems[:8])}",
             hint="See docs/registry/ledger.md for its fields; other provenance is free JSON.",
         ) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Relative:
-    """One artefact above or below another; ``references`` are its versions that this store has.
-
-    ``depth`` counts the steps between them. ``kind`` is None for a digest that was never stored
-    here.
-    """
-
-    digest: str
-    relation: Literal["bank", "parent", "child", "routing"]
-    depth: int
-    kind: str | None
-    references: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """The stable JSON form."""
-        return {
-            "digest": self.digest,
-            "relation": self.relation,
-            "depth": self.depth,
-            "kind": self.kind,
-            "references": list(self.references),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Ancestry:
-    """Where a version comes from and what was made from it.
-
-    ``stated`` is the lineage in its manifest as JSON, None where it states none. ``ancestors``
-    are its bank and parents and theirs, nearest first; ``children`` were made from it directly.
-    ``is_cut`` says that a bound left some out.
-    """
-
-    reference: str
-    digest: str
-    bank: str | None
-    stated: Mapping[str, Any] | None
-    ancestors: tuple[Relative, ...]
-    children: tuple[Relative, ...]
-    is_cut: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """The stable JSON form."""
-        return {
-            "reference": self.reference,
-            "digest": self.digest,
-            "bank": self.bank,
-            "lineage": None if self.stated is None else dict(self.stated),
-            "ancestors": [one.as_json() for one in self.ancestors],
-            "children": [one.as_json() for one in self.children],
-            "is_cut": self.is_cut,
-        }

@@ -1,0 +1,80 @@
+"""The half of a store that remembers: tags, pins, leases, webhooks, evaluations, lineage."""
+
+from __future__ import annotations
+
+import builtins
+from functools import cached_property
+
+from adapters_store.catalog import lineage as lineage_rows
+from adapters_store.catalog import versions as version_rows
+from adapters_store.errors import DeletedError
+from adapters_store.ledger.ancestry import LINEAGE_KEY, Ancestry
+from adapters_store.ledger.evaluations import Evaluation, EvaluationRecord, Evaluations
+from adapters_store.ledger.leases import Leases
+from adapters_store.ledger.pins import Pin, Pins
+from adapters_store.ledger.tags import Tags
+from adapters_store.names import Reference, parsed
+from adapters_store.reader import StoreReader
+
+
+class LedgerStore(StoreReader):
+    """What :class:`~adapters_store.store.Store` offers beside versions and aliases."""
+
+    @cached_property
+    def tags(self) -> Tags:
+        """Small words on names and versions."""
+        return Tags(self._database)
+
+    @cached_property
+    def pins(self) -> Pins:
+        """Content that is kept for as long as somebody wants it."""
+        return Pins(self._database)
+
+    @cached_property
+    def leases(self) -> Leases:
+        """What running servers have in memory."""
+        return Leases(self._database)
+
+    def pin(
+        self, reference: str | Reference, owner: str, reason: str = "", *, actor: str = "local"
+    ) -> Pin:
+        """Keep the content of a version until the owner unpins it; raises as ``pins.add``."""
+        return self.pins.add(reference, owner, reason, actor=actor)
+
+    def unpin(self, reference: str | Reference, owner: str, *, actor: str = "local") -> None:
+        """Remove a pin, by reference or artefact digest; raises NotFoundError."""
+        self.pins.remove(reference, owner, actor=actor)
+
+    def add_evaluation(
+        self, reference: str | Reference, evaluation: Evaluation, *, actor: str = "local"
+    ) -> EvaluationRecord:
+        """Add a measured number to a live version; raises NotFoundError or DeletedError."""
+        return Evaluations(self._database).add(reference, evaluation, actor=actor)
+
+    def evaluations(self, reference: str | Reference) -> builtins.list[EvaluationRecord]:
+        """The measured numbers of one version, oldest first; raises NotFoundError."""
+        return Evaluations(self._database).list(reference)
+
+    def lineage(self, reference: str | Reference, *, tenant: str | None = None) -> Ancestry:
+        """What a version was made from and what was made from it; raises NotFoundError.
+
+        With ``tenant``, other tenants' versions are not named and their artefacts not listed as
+        children.
+        """
+        with self._database.read() as connection:
+            found = version_rows.find(connection, parsed(reference))
+            above, is_cut_above = lineage_rows.ancestors(connection, found.digest, tenant)
+            below, is_cut_below = lineage_rows.children(connection, found.digest, tenant)
+        try:
+            stated = self.manifest(found.digest).provenance.get(LINEAGE_KEY)
+        except DeletedError:
+            stated = None
+        return Ancestry(
+            reference=found.reference,
+            digest=found.digest,
+            bank=found.bank,
+            stated=stated if isinstance(stated, dict) else None,
+            ancestors=tuple(above),
+            children=tuple(below),
+            is_cut=is_cut_above or is_cut_below,
+        )
