@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ("services.backbones", "services.catalogs", "services.postgres")
+pytest_plugins = ("services.backbones", "services.catalogs", "services.postgres", "services.s3")

@@ -7,6 +7,7 @@ from adapters_store.blobs.protocol import RENEW_AFTER_S, BlobEntry, Blobs
 BLOBS: dict[str, str] = {
     "local": "adapters_store.blobs.local:LocalBlobs",
     "memory": "adapters_store.blobs.memory:MemoryBlobs",
+    "s3": "adapters_store.blobs.s3:S3Blobs",
 }
 
 __all__ = ["BLOBS", "RENEW_AFTER_S", "BlobEntry", "Blobs"]

@@ -7,11 +7,11 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
+from adapters_store.blobs.batches import batches, side_by_side
 from adapters_store.blobs.folders import locked, make_folder, sync_folder, typed_errors
 from adapters_store.blobs.protocol import BlobEntry, check_digest, check_size
 from adapters_store.canonical import digest_of
@@ -19,11 +19,7 @@ from adapters_store.errors import CorruptStoreError, NotFoundError
 from adapters_store.limits import DEFAULT_LIMITS, MIB
 from adapters_store.names import is_digest
 
-Item = TypeVar("Item")
-
 _CHUNK_BYTES = MIB
-_BATCH_BYTES = 64 * MIB
-_BATCH_FILES = 512
 _SYNC_THREADS = 16
 _TEMPORARY = ".put-"
 
@@ -59,7 +55,7 @@ class LocalBlobs:
         """
         digests: list[str] = []
         with typed_errors(self.root):
-            for batch in _batches(items):
+            for batch in batches(items):
                 digests += self._put_batch(batch)
         return digests
 
@@ -158,7 +154,7 @@ class LocalBlobs:
             for path, data in paths.items():
                 if not self._is_renewed(path, data):
                     temporaries[path] = _write_temporary(path.parent, data)
-            _side_by_side(_sync_file, list(temporaries.values()))
+            side_by_side(_sync_file, list(temporaries.values()), num_threads=_SYNC_THREADS)
             with locked(self._lock_path, is_shared=True):
                 for path, temporary in temporaries.items():
                     os.utime(temporary)
@@ -168,7 +164,7 @@ class LocalBlobs:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
         # Also for blobs that were there: whoever wrote them may not have come to this line yet.
-        _side_by_side(sync_folder, list(shards))
+        side_by_side(sync_folder, list(shards), num_threads=_SYNC_THREADS)
         return digests
 
     def _make_shards(self, shards: set[Path]) -> None:
@@ -191,19 +187,6 @@ class LocalBlobs:
         return True
 
 
-def _batches(items: Iterable[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    num_bytes = 0
-    for data in items:
-        batch.append(data)
-        num_bytes += len(data)
-        if len(batch) == _BATCH_FILES or num_bytes >= _BATCH_BYTES:
-            yield batch
-            batch, num_bytes = [], 0
-    if batch:
-        yield batch
-
-
 def _write_temporary(folder: Path, data: bytes) -> str:
     descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
     try:
@@ -222,15 +205,6 @@ def _sync_file(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _side_by_side(action: Callable[[Item], None], items: Sequence[Item]) -> None:
-    if len(items) < 2:
-        for item in items:
-            action(item)
-        return
-    with ThreadPoolExecutor(min(_SYNC_THREADS, len(items)), "blob-sync") as pool:
-        list(pool.map(action, items))
 
 
 def _holds(path: Path, data: bytes) -> bool:

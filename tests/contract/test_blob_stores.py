@@ -9,15 +9,18 @@ import threading
 import time
 
 import pytest
+from services.blobs import new_blobs
 
 from adapters_store.blobs import BLOBS, RENEW_AFTER_S, Blobs
+from adapters_store.blobs.local import LocalBlobs
+from adapters_store.blobs.memory import MemoryBlobs
+from adapters_store.blobs.s3 import S3Blobs
 from adapters_store.errors import (
     ArtefactTooLargeError,
     CorruptStoreError,
     InvalidNameError,
     NotFoundError,
 )
-from adapters_store.lazy import resolve
 
 LIMIT_BYTES = 100_000
 CLOCK_SLACK_S = 2.0
@@ -25,29 +28,32 @@ CLOCK_SLACK_S = 2.0
 
 @pytest.fixture(params=list(BLOBS))
 def blobs(request, tmp_path) -> Blobs:
-    blob_store = resolve(BLOBS, request.param, "blob store")
-    arguments = () if request.param == "memory" else (tmp_path / "blobs",)
-    made: Blobs = blob_store(*arguments, max_bytes=LIMIT_BYTES)
-    return made
+    return new_blobs(request.param, request, tmp_path, max_bytes=LIMIT_BYTES)
 
 
 def damage(blobs: Blobs, digest: str, data: bytes) -> None:
     """Replace stored bytes behind the store's back."""
-    if hasattr(blobs, "items"):
+    if isinstance(blobs, MemoryBlobs):
         blobs.items[digest] = data
-    else:
-        path = blobs.path(digest)  # type: ignore[attr-defined]
+    elif isinstance(blobs, LocalBlobs):
+        path = blobs.path(digest)
         path.chmod(0o644)
         path.write_bytes(data)
-
-
-def age(blobs: Blobs, digest: str, seconds: float) -> None:
-    """Make a blob look as if its last put was so long ago."""
-    if hasattr(blobs, "items"):
-        blobs._put_at_s[digest] -= seconds  # type: ignore[attr-defined]
     else:
+        assert isinstance(blobs, S3Blobs)
+        blobs._client.put_object(Bucket=blobs.bucket, Key=blobs.key(digest), Body=data)
+
+
+def age(request, blobs: Blobs, digest: str, seconds: float) -> None:
+    """Make a blob look as if its last put was so long ago."""
+    if isinstance(blobs, MemoryBlobs):
+        blobs._put_at_s[digest] -= seconds
+    elif isinstance(blobs, LocalBlobs):
         past_s = time.time() - seconds
-        os.utime(blobs.path(digest), (past_s, past_s))  # type: ignore[attr-defined]
+        os.utime(blobs.path(digest), (past_s, past_s))
+    else:
+        assert isinstance(blobs, S3Blobs)
+        request.getfixturevalue("s3_bucket").age(blobs.key(digest), seconds)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\x00\xff" * 1000])
@@ -181,9 +187,9 @@ def test_a_blob_put_since_a_time_is_not_deleted_for_it(blobs: Blobs):
     assert blobs.size(digest) is None
 
 
-def test_an_old_blob_counts_as_new_once_it_is_put_again(blobs: Blobs):
+def test_an_old_blob_counts_as_new_once_it_is_put_again(request, blobs: Blobs):
     digest = blobs.put(b"hello")
-    age(blobs, digest, 2 * RENEW_AFTER_S)
+    age(request, blobs, digest, 2 * RENEW_AFTER_S)
     [entry] = blobs.entries()
     assert entry.modified_at_s < time.time() - RENEW_AFTER_S
     blobs.put(b"hello")
