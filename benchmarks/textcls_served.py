@@ -43,8 +43,7 @@ def offline_labels(teacher: Teacher, artefact: Artefact, bank: Artefact, task: T
     model = restore(teacher.model, teacher.backbone, artefact, bank)
     objective = teacher.objective(task, AdaptConfig(max_input_tokens=data.MAX_TOKENS))
     try:
-        inputs = [example.input for example in task.test]
-        parts = [inputs[i : i + 50] for i in range(0, len(inputs), 50)]
+        parts = [task.test[i : i + 50] for i in range(0, len(task.test), 50)]
         return [label for part in parts for label in objective.predict(model, 0, part)]
     finally:
         eject(teacher.model, model.sites)

@@ -1,4 +1,4 @@
-"""Scoring: exact match and accuracy of a task's predictions."""
+"""Scoring a task's predictions, one number per example and their mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from adapters_store.backbone import Backbone
 from adapters_store.errors import InvalidArtefactError
 from adapters_store.lazy import resolve
 from training import backbones
+from training.metrics import scores
 from training.model import AdaptedModel
 from training.objectives import OBJECTIVES
 from training.objectives.base import Objective
@@ -20,17 +21,29 @@ from training.suite.task import Example
 _BATCH = 64
 
 
-def accuracy(
+def predictions(
     model: AdaptedModel, objective: Objective, task: int, examples: Sequence[Example]
+) -> list[str]:
+    """The model's outputs in the order of the examples; rows of like length share a batch."""
+    order = sorted(range(len(examples)), key=lambda index: len(examples[index].input))
+    found: dict[int, str] = {}
+    for start in range(0, len(order), _BATCH):
+        part = order[start : start + _BATCH]
+        outputs = objective.predict(model, task, [examples[index] for index in part])
+        found.update(zip(part, outputs, strict=True))
+    return [found[index] for index in range(len(examples))]
+
+
+def accuracy(
+    model: AdaptedModel,
+    objective: Objective,
+    task: int,
+    examples: Sequence[Example],
+    metric: str = "exact_match",
 ) -> float:
-    """The share of examples whose prediction equals the expected output exactly."""
-    correct = 0
-    ordered = sorted(examples, key=lambda example: len(example.input))
-    for start in range(0, len(ordered), _BATCH):
-        part = ordered[start : start + _BATCH]
-        outputs = objective.predict(model, task, [example.input for example in part])
-        correct += sum(out == example.output for out, example in zip(outputs, part))
-    return correct / len(examples)
+    """The mean score of the examples; by default the share that is accepted to the letter."""
+    found = scores(metric, predictions(model, objective, task, examples), examples)
+    return sum(found) / len(found)
 
 
 def artefact_accuracy(

@@ -74,6 +74,11 @@ class AdaptedModel(nn.Module):
         self.context.set(task_of_row)
         return self.model(**inputs)
 
+    def encode(self, task_of_row: torch.Tensor, **inputs: torch.Tensor) -> Any:
+        """The encoder's forward alone, of an encoder-decoder."""
+        self.context.set(task_of_row)
+        return self.model.get_encoder()(**inputs)
+
     @torch.no_grad()
     def generate(self, task_of_row: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Greedy generation of a mixed batch: token ids (R, T) without the start token."""

@@ -22,6 +22,7 @@ TABLES = (
     ("training.methods", "METHODS"),
     ("training.methods.routing", "GATES"),
     ("training.objectives", "OBJECTIVES"),
+    ("training.metrics", "METRICS"),
     ("serving.primitives", "PRIMITIVES"),
     ("patchbay.cli", "COMMANDS"),
     ("benchmarks.__main__", "BENCHMARKS"),

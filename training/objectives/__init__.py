@@ -4,5 +4,6 @@ from __future__ import annotations
 
 OBJECTIVES: dict[str, str] = {
     "text2text": "training.objectives.text2text:Text2Text",
+    "choice": "training.objectives.choice:Choice",
     "classification": "training.objectives.classification:Classification",
 }

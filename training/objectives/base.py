@@ -25,6 +25,6 @@ class Objective(Protocol):
         """Mean loss of the batch, a scalar in float32."""
         ...
 
-    def predict(self, model: AdaptedModel, task: int, inputs: Sequence[str]) -> list[str]:
-        """The model's outputs for raw inputs of one task, in order."""
+    def predict(self, model: AdaptedModel, task: int, examples: Sequence[Example]) -> list[str]:
+        """The model's outputs for the examples' inputs under one task, in order."""
         ...

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from training.model import AdaptedModel
 from training.objectives.base import Row
+from training.suite.task import Example
 
 
 class Classification:
@@ -76,7 +77,7 @@ class Classification:
         logits: torch.Tensor = model.head(task)(self._pooled(model, batch))
         return logits
 
-    def predict(self, model: AdaptedModel, task: int, inputs: Sequence[str]) -> list[str]:
+    def predict(self, model: AdaptedModel, task: int, examples: Sequence[Example]) -> list[str]:
         """The label of highest score for each input."""
-        best = self.scores(model, task, inputs).argmax(-1).tolist()
+        best = self.scores(model, task, [e.input for e in examples]).argmax(-1).tolist()
         return [self.labels[task][index] for index in best]

@@ -12,7 +12,7 @@ from training.model import AdaptedModel
 from training.objectives.base import Row
 from training.suite.task import Example
 
-_IGNORED = -100
+IGNORED = -100
 
 
 class Text2Text:
@@ -33,6 +33,7 @@ class Text2Text:
         self.tokenizer = tokenizer
         self.max_input_tokens = max_input_tokens
         self.max_output_tokens = max_output_tokens
+        self.labels = [list(names) for names in labels]
 
     def _encode(self, texts: Sequence[str], limit: int, what: str) -> list[list[int]]:
         ids: list[list[int]] = [self.tokenizer(text)["input_ids"] for text in texts]
@@ -58,7 +59,7 @@ class Text2Text:
         targets = self._encode([e.output for e in examples], self.max_output_tokens, "output")
         return {
             **self._inputs([example.input for example in examples]),
-            "labels": self._pad(targets, _IGNORED),
+            "labels": self._pad(targets, IGNORED),
             "task_of_row": torch.tensor([task for task, _ in rows]),
         }
 
@@ -67,11 +68,12 @@ class Text2Text:
         return torch.as_tensor(model(**batch).loss)
 
     @torch.no_grad()
-    def predict(self, model: AdaptedModel, task: int, inputs: Sequence[str]) -> list[str]:
+    def predict(self, model: AdaptedModel, task: int, examples: Sequence[Example]) -> list[str]:
         """Greedy outputs; longer than the limit are cut there."""
         device = next(model.parameters()).device
-        batch = {name: value.to(device) for name, value in self._inputs(inputs).items()}
-        task_of_row = torch.full((len(inputs),), task, device=device)
+        inputs = self._inputs([example.input for example in examples])
+        batch = {name: value.to(device) for name, value in inputs.items()}
+        task_of_row = torch.full((len(examples),), task, device=device)
         ids = model.generate(
             task_of_row, **batch, max_new_tokens=self.max_output_tokens, do_sample=False
         )

@@ -2,17 +2,28 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from training.suite.lexicon import Lexicon
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One supervised pair; `output` is a function of `input` alone once the task is known."""
+    """One supervised pair, with what evaluation may need to know of it.
+
+    `references` are all outputs that count as right, none meaning `output` alone; `choices` are
+    the answers to choose from where a row brings its own.
+    """
 
     input: str
     output: str
+    references: tuple[str, ...] = field(default=(), repr=False)
+    choices: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Every output that counts as right."""
+        return self.references or (self.output,)
 
 
 @dataclass(frozen=True)

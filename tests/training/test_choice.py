@@ -1,0 +1,102 @@
+"""The choice objective against its three losses written out, and rank classification."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from training_kit import SCRATCH
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, ByT5Tokenizer
+
+from adapters_store.errors import TrainingError
+from training.backbones import sites_of
+from training.methods import MethodConfig
+from training.model import AdaptedModel
+from training.objectives.choice import Choice
+from training.suite.task import Example
+
+ROWS = [
+    (0, Example("is it so?", "yes", choices=("no", "yes"))),
+    (1, Example("which one is it?", "third", choices=("first", "second one", "third"))),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> AdaptedModel:
+    torch.manual_seed(0)
+    settings = dict(SCRATCH)
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    backbone = AutoModelForSeq2SeqLM.from_config(config)
+    adapted = AdaptedModel.build(
+        backbone,
+        sites_of(backbone),
+        MethodConfig("mhr", rank=2, num_skills=3, num_heads=2, num_tasks=2),
+    )
+    with torch.no_grad():
+        for method in adapted.site_methods().values():
+            method.b.normal_(0, 0.5)
+            method.router.logits.normal_()
+    return adapted.eval()
+
+
+@pytest.fixture(scope="module")
+def objective() -> Choice:
+    return Choice(ByT5Tokenizer(extra_ids=0), labels=[["no", "yes"], []])
+
+
+def token_log_p(model, objective, task: int, text: str, choice: str) -> list[float]:
+    """The log-probabilities of one choice's tokens, by a forward of its own."""
+    ids = torch.tensor([objective.tokenizer(text)["input_ids"]])
+    labels = torch.tensor([objective.tokenizer(choice)["input_ids"]])
+    with torch.no_grad():
+        logits = model(torch.tensor([task]), input_ids=ids, labels=labels).logits[0].float()
+    log_p = torch.log_softmax(logits, -1)
+    return [float(log_p[t, token]) for t, token in enumerate(labels[0].tolist())]
+
+
+def test_the_loss_is_likelihood_plus_unlikelihood_plus_normalised_choice(model, objective) -> None:
+    right, wrong, ranked = [], [], []
+    for task, example in ROWS:
+        means = {}
+        for choice in example.choices:
+            log_p = token_log_p(model, objective, task, example.input, choice)
+            means[choice] = sum(log_p) / len(log_p)
+            (right if choice == example.output else wrong).extend(log_p)
+        total = sum(math.exp(value) for value in means.values())
+        ranked.append(-math.log(math.exp(means[example.output]) / total))
+    expected = -sum(right) / len(right)
+    expected += -sum(math.log(1 - math.exp(value)) for value in wrong) / len(wrong)
+    expected += sum(ranked) / len(ranked)
+    with torch.no_grad():
+        found = float(objective.loss(model, objective.collate(ROWS)))
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_prediction_is_the_choice_of_highest_mean_log_probability(model, objective) -> None:
+    for task, example in ROWS:
+        means = {
+            choice: sum(values) / len(values)
+            for choice in example.choices
+            if (values := token_log_p(model, objective, task, example.input, choice))
+        }
+        (found,) = objective.predict(model, task, [example])
+        assert found == max(means, key=lambda choice: means[choice])
+
+
+def test_a_row_without_choices_takes_the_labels_of_its_task(model, objective) -> None:
+    (found,) = objective.predict(model, 0, [Example("is it?", "yes")])
+    assert found in ("no", "yes")
+
+
+def test_an_answer_outside_the_choices_is_refused(model, objective) -> None:
+    with pytest.raises(TrainingError, match=r"'maybe' is not one of the choices \['no', 'yes'\]"):
+        objective.collate([(0, Example("is it?", "maybe"))])
+
+
+def test_gradients_reach_factors_and_routing(model, objective) -> None:
+    model.zero_grad()
+    objective.loss(model, objective.collate(ROWS)).backward()
+    method = next(iter(model.site_methods().values()))
+    assert method.router.logits.grad.abs().sum() > 0
+    assert method.b.grad.abs().sum() > 0
