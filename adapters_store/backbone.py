@@ -31,6 +31,15 @@ class BackboneRecord:
     config: Mapping[str, Any]
     created_at: str = ""
 
+    def as_json(self) -> dict[str, str]:
+        """The stable JSON form of listings, without the configuration."""
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "family": self.family,
+            "created_at": self.created_at,
+        }
+
     @property
     def shapes(self) -> BackboneShapes:
         """Every named place with its sizes, as parts read them."""

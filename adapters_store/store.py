@@ -130,6 +130,19 @@ class Store(LedgerStore):
             ]
         return [self._bind(version) for version in published]
 
+    def check_many(
+        self, items: Iterable[tuple[str, Artefact]], *, backbones: Iterable[BackboneRecord] = ()
+    ) -> None:
+        """Raise what publishing the items would, and store nothing.
+
+        ``backbones`` count as registered.
+        """
+        records = {one.fingerprint: one for one in (*self.backbones(), *backbones)}
+        banks: dict[str, Manifest] = {}
+        for name, artefact in items:
+            parse_name(name)
+            self._validate(artefact, records, banks)
+
     def set_alias(
         self,
         name: str,

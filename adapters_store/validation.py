@@ -72,12 +72,7 @@ def validate_alone(
     refuse_unsafe(data[:16], "data")
     table = read_header(data, limits=limits)
     _check_descriptor(manifest, data)
-    _check_table(manifest, table)
-    check_backbone(manifest, backbone)
-    specs = part_specs(manifest, backbone, limits)
-    _check_signature(manifest, backbone)
-    lineage_of(manifest.provenance)
-    _check_specs(specs, {tensor.name: tensor for tensor in table})
+    specs = validate_header(manifest, table, backbone, limits)
     non_negative = {name for name, spec in specs.items() if spec.is_non_negative}
     check_values(data, table, non_negative)
     found = content_digest(data, table)
@@ -86,6 +81,25 @@ def validate_alone(
             f"content digest mismatch: the manifest says {manifest.content_digest}, "
             f"the tensors give {found}"
         )
+
+
+def validate_header(
+    manifest: Manifest,
+    table: Sequence[StoredTensor],
+    backbone: BackboneRecord,
+    limits: Limits = DEFAULT_LIMITS,
+) -> dict[str, TensorSpec]:
+    """Everything that can be checked before the tensors' bytes are read; raises as above.
+
+    ``table`` is the data's header. Returns what :func:`part_specs` does.
+    """
+    _check_table(manifest, table)
+    check_backbone(manifest, backbone)
+    specs = part_specs(manifest, backbone, limits)
+    _check_signature(manifest, backbone)
+    lineage_of(manifest.provenance)
+    _check_specs(specs, {tensor.name: tensor for tensor in table})
+    return specs
 
 
 def check_backbone(manifest: Manifest, backbone: BackboneRecord) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 
 import click
 
-from adapters_store.errors import PatchbayError, UnavailableError
-from adapters_store.lazy import resolve
+from adapters_store.errors import PatchbayError
+from adapters_store.lazy_group import LazyGroup
 
 EXIT_INTERRUPTED = 130
-OWN_PACKAGES = frozenset({"adapters_store", "patchbay", "serving", "training"})
 
 COMMANDS: dict[str, str] = {
     "adapters": "adapters_store.cli:adapters",
@@ -42,38 +41,6 @@ SUMMARIES: dict[str, str] = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command, or None for an unknown name.
-
-        Raises UnavailableError where an optional dependency of the command is not installed.
-        """
-        if cmd_name not in COMMANDS:
-            return None
-        try:
-            command: click.Command = resolve(COMMANDS, cmd_name, "command")
-        except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package in OWN_PACKAGES:
-                raise
-            raise UnavailableError(
-                f"`patchbay {cmd_name}` needs the Python package {package!r}",
-                hint="Install Patchbay with its extras: pip install 'patchbay[serve,train]'.",
-            ) from error
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands from the table of summaries, importing nothing."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
-
-
 def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
     if not is_asked or context.resilient_parsing:
         return
@@ -87,7 +54,12 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
     context.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    summaries=SUMMARIES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--version",
     is_flag=True,

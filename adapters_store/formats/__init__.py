@@ -6,14 +6,16 @@ One file per format, found through a lazy table; a format plans, the importer ex
 from __future__ import annotations
 
 from adapters_store.backbone import BackboneRecord
-from adapters_store.errors import InvalidArtefactError, PatchbayError, UnsafeArtefactError
+from adapters_store.errors import IncompatibleError, InvalidArtefactError, PatchbayError
 from adapters_store.formats.inspection import ImportOptions, Inspection, Plan, Reason
 from adapters_store.formats.protocol import Format
 from adapters_store.formats.source import Source
 from adapters_store.lazy import resolve
 from adapters_store.limits import DEFAULT_LIMITS, Limits
 
-FORMATS: dict[str, str] = {}
+FORMATS: dict[str, str] = {
+    "patchbay": "adapters_store.formats.native:NativeFormat",
+}
 
 _CODES = {
     "unsafe_artefact": "unsafe",
@@ -51,7 +53,7 @@ def make_plan(
             return _rejected(source, "", backbone, reason)
         name = found.name
         return found.plan(source, backbone, options or ImportOptions(), limits)
-    except (InvalidArtefactError, UnsafeArtefactError) as error:
+    except (InvalidArtefactError, IncompatibleError) as error:
         return _rejected(source, name, backbone, as_reason(error, source.location))
 
 

@@ -10,6 +10,7 @@ from adapters_store.backbone import BackboneRecord
 from adapters_store.errors import RejectedArtefactError
 from adapters_store.formats import make_plan
 from adapters_store.formats.inspection import ImportOptions, Inspection, Plan, PlannedArtefact
+from adapters_store.formats.native import read_native
 from adapters_store.formats.source import Source, read_tensor_table
 from adapters_store.limits import DEFAULT_LIMITS, Limits
 from adapters_store.manifest import TaskSignature
@@ -43,8 +44,13 @@ def build(
     options: ImportOptions,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[tuple[str, Artefact]]:
-    """The artefacts of a plan made on the same source; raises as :func:`import_from` does."""
+    """The artefacts of a plan made on the same source; raises as :func:`import_from` does.
+
+    An accepted source is read as it is, with its own signature and provenance.
+    """
     refuse_rejected(plan.inspection)
+    if plan.inspection.verdict == "accept":
+        return [("", read_native(source, limits))]
     tables: dict[str, dict[str, StoredTensor]] = {}
     built: list[tuple[str, Artefact]] = []
     bank: str | None = None

@@ -13,22 +13,8 @@ from store_kit import bank, low_rank, routing, save_t5
 from adapters_store.artefact import read_artefact, write_artefact
 from adapters_store.backbone import Backbone
 from adapters_store.blobs.local import LocalBlobs
-from adapters_store.cli import adapters
 from adapters_store.store import Store
 from patchbay.cli import COMMANDS, main
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch, tmp_path):
-    """Run ``patchbay adapters ...`` on a fresh store; returns code, stdout, stderr."""
-    monkeypatch.setenv("PATCHBAY_STORE", str(tmp_path / "store"))
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main(["adapters", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -171,20 +157,6 @@ def test_the_group_takes_the_store_too(cli, pushed, tmp_path, monkeypatch):
     assert cli("--store", tmp_path / "store", "ls", "--store", tmp_path / "other")[0] == 3
 
 
-def test_the_tree_of_verbs_is_frozen():
-    verbs = {name: sorted(o.name for o in c.params) for name, c in adapters.commands.items()}
-    assert verbs == {
-        "ls": ["after", "as_json", "kind", "limit", "location", "tenant"],
-        "show": ["as_json", "location", "reference"],
-        "push": ["aliases", "as_json", "backbone_folder", "folder", "location", "name", "no_alias"],
-        "pull": ["folder", "location", "reference"],
-        "alias": ["alias", "expected", "location", "name", "reason", "version"],
-        "rm": ["location", "reason", "reference", "yes"],
-        "restore": ["location", "reference"],
-        "verify": ["as_json", "location", "reference"],
-    }
-
-
 def _python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
@@ -221,7 +193,8 @@ def test_listing_imports_no_torch_and_no_model(tmp_path: Path, t5: Backbone):
 
 
 def test_registry_modules_import_no_torch():
-    names = "artefact backbone catalog.postgres cli manifest names reader store validation verify"
+    names = "artefact backbone catalog.postgres cli difference formats.importing formats.sources "
+    names += "manifest names reader store validation verify"
     imports = "\n".join(f"import adapters_store.{name}" for name in names.split())
     report = _python(f"import sys\n{imports}\nprint({{'torch', 'numpy'}} & set(sys.modules))")
     assert report.stdout == "set()\n"
@@ -230,11 +203,11 @@ def test_registry_modules_import_no_torch():
 def test_an_interrupt_exits_with_130(tmp_path: Path):
     code = (
         "import sys\n"
-        "import adapters_store.cli as commands\n"
+        "import adapters_store.cli.listing as commands\n"
         "from patchbay.cli import main\n"
         "def interrupted(*args, **options):\n"
         "    raise KeyboardInterrupt\n"
-        "commands._open = interrupted\n"
+        "commands.open_store = interrupted\n"
         "sys.exit(main(['adapters', 'ls']))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,0 +1,70 @@
+"""The tree of ``patchbay adapters``: names and options are a promise to scripts."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from adapters_store.cli import SUMMARIES, VERBS, adapters
+
+IMPORT = [
+    "description", "labels", "max_input_tokens", "max_output_tokens", "poly_task",
+    "prompt_template", "task",
+]  # fmt: skip
+STORE, LISTING = ["location"], ["as_json", "location"]
+ALIASES = ["given", "no_alias"]
+TREE: dict[str, list[str]] = {
+    "ls": ["after", "kind", "limit", "tenant", *LISTING],
+    "show": ["reference", *LISTING],
+    "resolve": ["at", "reference", *LISTING],
+    "history": ["alias", "name", *LISTING],
+    "diff": ["left", "right", *LISTING],
+    "inspect": ["backbone", "source", *IMPORT, *LISTING],
+    "import": ["backbone", "dry_run", "name", "source", *ALIASES, *IMPORT, *LISTING],
+    "push": ["backbone_folder", "folder", "name", *ALIASES, *LISTING],
+    "pull": ["folder", "reference", *STORE],
+    "alias": ["alias", "expected", "name", "reason", "version", *STORE],
+    "rm": ["reason", "reference", "yes", *STORE],
+    "restore": ["reference", *STORE],
+    "verify": ["is_all", "reference", *LISTING],
+    "backbones ls": LISTING,
+    "backbones add": ["folder", "name", *LISTING],
+}
+
+
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    """Every command that is no group, by its words."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix}{name} ")
+        else:
+            found[prefix + name] = command
+    return found
+
+
+FOUND = commands(adapters)
+
+
+def test_the_tree_of_verbs_and_options_is_frozen() -> None:
+    found = {name: sorted(str(o.name) for o in c.params) for name, c in FOUND.items()}
+    assert found == {name: sorted(options) for name, options in TREE.items()}
+
+
+def test_every_verb_has_the_summary_of_its_own_help() -> None:
+    assert list(SUMMARIES) == list(VERBS)
+    context = click.Context(adapters)
+    for name, summary in SUMMARIES.items():
+        command = adapters.get_command(context, name)
+        assert command is not None
+        assert command.help is not None
+        words = " ".join(command.help.split())
+        assert words.startswith(summary.rstrip(".")), (name, summary)
+
+
+@pytest.mark.parametrize("name", list(TREE))
+def test_every_command_shows_an_example(name: str) -> None:
+    assert f"Example: patchbay adapters {name}" in " ".join((FOUND[name].help or "").split())
