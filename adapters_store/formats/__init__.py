@@ -15,6 +15,7 @@ from adapters_store.limits import DEFAULT_LIMITS, Limits
 
 FORMATS: dict[str, str] = {
     "patchbay": "adapters_store.formats.native:NativeFormat",
+    "peft": "adapters_store.formats.peft.format:PeftFormat",
 }
 
 _CODES = {

@@ -18,5 +18,9 @@ REASONS: dict[str, str] = {
     "dtype": "a dtype other than float32, float16 or bfloat16",
     "not_finite": "NaN or infinity in a tensor",
     "unmatched_target": "a target that no tensor and no site answers to",
+    "outside_targets": "a tensor of a module that no target names; it is imported",
+    "base_weights": "weights of the backbone itself, which all its adapters share",
+    "recorded": "an option or a name that changes nothing here and is kept as a note",
+    "unused_tensor": "a tensor, or a part of one, that its own library never reads",
     "no_effect": "an adapter that changes nothing",
 }

@@ -19,6 +19,8 @@ TABLES = (
     ("adapters_store.catalog", "CATALOGS"),
     ("adapters_store.formats.sources", "SOURCES"),
     ("adapters_store.catalog.migrations", "MIGRATIONS"),
+    ("adapters_store.formats", "FORMATS"),
+    ("adapters_store.formats.peft", "PEFT_METHODS"),
     ("training.methods", "METHODS"),
     ("training.methods.routing", "GATES"),
     ("training.objectives", "OBJECTIVES"),

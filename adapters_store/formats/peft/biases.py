@@ -1,0 +1,58 @@
+"""Biases in a LoRA file: a site's own as ``replace``, what LoRA adds to it as ``add``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from adapters_store.families.site import Site
+from adapters_store.formats.peft.convert import as_stored, scaled, scaled_sum
+from adapters_store.formats.peft.draft import Draft, piece
+from adapters_store.formats.peft.modules import PREFIX, Module, find_vector
+from adapters_store.formats.peft.settings import LoraSettings
+from adapters_store.primitives.override import OverridePart
+
+B_BIAS, BASE_BIAS = ".lora_B.bias", ".base_layer.bias"
+
+
+def plan_site(
+    draft: Draft, settings: LoraSettings, module: Module, site: Site, scale: float
+) -> None:
+    """Add the biases of one adapted module; ``scale`` is that of its update."""
+    vector = draft.shapes.vector(f"{site.name}.bias")
+    has_base = settings.bias != "none" and vector.is_present
+    names = [module.names.get(end, module.path + end) for end in (BASE_BIAS, B_BIAS)]
+    base = draft.take(names[0], (vector.size,)) if has_base else None
+    added = draft.take(names[1], (vector.size,)) if settings.lora_bias else None
+    name = f"{vector.name}/override/value"
+    if base is not None and added is not None:
+        part = OverridePart(vector=vector.name, operation="replace")
+        draft.add(part, piece(name, partial(scaled_sum, scale=scale), base, added))
+    elif base is not None:
+        part = OverridePart(vector=vector.name, operation="replace")
+        draft.add(part, piece(name, as_stored, base))
+    elif added is not None:
+        part = OverridePart(vector=vector.name, operation="add")
+        draft.add(part, piece(name, partial(scaled, scale=scale), added))
+
+
+def plan_others(draft: Draft, bias: Literal["none", "all", "lora_only"]) -> None:
+    """Add the biases of modules that are not adapted, which ``bias="all"`` saves as well."""
+    if bias != "all":
+        return
+    for name in sorted(draft.tensors):
+        if not name.startswith(PREFIX) or not name.endswith(".bias"):
+            continue
+        vector = find_vector(draft, name.removeprefix(PREFIX))
+        if vector is None or not vector.is_present:
+            draft.tensors.pop(name)
+            draft.reject(
+                "incompatible",
+                f"{name!r} is a bias that backbone {draft.backbone.name!r} does not name",
+                name,
+            )
+            continue
+        value = draft.take(name, (vector.size,))
+        if value is not None:
+            part = OverridePart(vector=vector.name, operation="replace")
+            draft.add(part, piece(f"{vector.name}/override/value", as_stored, value))

@@ -1,0 +1,147 @@
+"""Whole modules in a PEFT file: heads and norms are imported, shared matrices are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from adapters_store.formats.peft.convert import as_stored, zeros
+from adapters_store.formats.peft.draft import Draft, describe, piece
+from adapters_store.formats.peft.modules import PREFIX, find_vector
+from adapters_store.formats.peft.settings import Settings
+from adapters_store.primitives import head
+from adapters_store.primitives.head import HeadPart
+from adapters_store.primitives.override import OverridePart
+
+EMBEDDINGS = frozenset(
+    {
+        "embed_tokens",
+        "embed_positions",
+        "embed_in",
+        "embed_out",
+        "shared",
+        "wte",
+        "wpe",
+        "word_embeddings",
+        "position_embeddings",
+        "token_type_embeddings",
+        "lm_head",
+    }
+)
+"""Last names of the embeddings and output matrices of the families' models."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadForm:
+    """How a model type classifies: what it pools, and the modules of its head by their paths."""
+
+    pooling: Literal["cls", "last", "pooled"]
+    output: str
+    dense: str | None = None
+
+
+_SCORE = HeadForm("last", "score")
+_ROBERTA = HeadForm("cls", "classifier.out_proj", "classifier.dense")
+HEAD_FORMS: dict[str, HeadForm] = {
+    "bert": HeadForm("pooled", "classifier"),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "gpt2": _SCORE,
+    "llama": _SCORE,
+    "mistral": _SCORE,
+    "qwen2": _SCORE,
+    "qwen3": _SCORE,
+    "gemma": _SCORE,
+    "gemma2": _SCORE,
+    "gemma3_text": _SCORE,
+}
+"""By the backbone's model_type, as the ``ForSequenceClassification`` classes compute."""
+
+
+def refuse_embeddings(draft: Draft) -> None:
+    """Reject every adapted or saved embedding and output matrix, with what it holds."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(draft.tensors):
+        steps = name.removeprefix(PREFIX).split(".")
+        index = next((i for i, step in enumerate(steps[:-1]) if step in EMBEDDINGS), None)
+        if index is not None:
+            described = f"{'.'.join(steps[index + 1 :])} ({describe(draft.tensors.pop(name))})"
+            found.setdefault(".".join(steps[: index + 1]), []).append(described)
+    for path, tensors in found.items():
+        draft.reject(
+            "base_weights",
+            f"{path!r} is the backbone's own and shared by all its adapters; the file changes it "
+            f"with {', '.join(tensors)}",
+            path,
+        )
+
+
+def plan(draft: Draft, settings: Settings, prefix: str = PREFIX) -> None:
+    """Add the head of a sequence classifier and saved norms; reject any other whole module."""
+    if settings.task_type == "SEQ_CLS":
+        _plan_head(draft, prefix)
+    given = settings.modules_to_save
+    saved = [given] if isinstance(given, str) else (given or [])
+    for name in sorted(draft.tensors):
+        path, _, parameter = name.removeprefix(prefix).rpartition(".")
+        if not any(path == module or path.endswith(module) for module in saved):
+            continue
+        vector = find_vector(draft, f"{path}.{parameter}")
+        if vector is not None and vector.is_present:
+            value = draft.take(name, (vector.size,))
+            part = OverridePart(vector=vector.name, operation="replace")
+            draft.add(part, piece(f"{vector.name}/override/value", as_stored, value))
+        else:
+            _refuse(draft, settings, name)
+
+
+def _refuse(draft: Draft, settings: Settings, name: str) -> None:
+    tensor = draft.tensors.pop(name)
+    hint = ""
+    if settings.task_type != "SEQ_CLS":
+        hint = f"; a classifier is imported for task_type SEQ_CLS, found {settings.task_type!r}"
+    draft.reject(
+        "unsupported_option",
+        f"modules_to_save holds {name!r} ({describe(tensor)}), which no primitive replaces{hint}",
+        name,
+    )
+
+
+def _plan_head(draft: Draft, prefix: str) -> None:
+    model_type = str(draft.backbone.config.get("model_type"))
+    form = HEAD_FORMS.get(model_type)
+    if form is None:
+        draft.reject(
+            "unsupported_option",
+            f"task_type SEQ_CLS: the head of model_type {model_type!r} is not one that a head "
+            f"part computes; known: {sorted(HEAD_FORMS)}",
+            "task_type",
+        )
+        return
+    weight = draft.tensors.get(f"{prefix}{form.output}.weight")
+    num_labels = weight.shape[0] if weight is not None and len(weight.shape) == 2 else 0
+    size = draft.shapes.hidden_size
+    pieces = [
+        piece(
+            head.WEIGHT,
+            as_stored,
+            draft.take(f"{prefix}{form.output}.weight", (None, size)),
+        )
+    ]
+    if f"{prefix}{form.output}.bias" in draft.tensors:
+        bias = draft.take(f"{prefix}{form.output}.bias", (num_labels,))
+        pieces.append(piece(head.BIAS, as_stored, bias))
+    else:
+        pieces.append(piece(head.BIAS, partial(zeros, size=num_labels)))
+    if form.dense is not None:
+        for name, suffix, shape in (
+            (head.DENSE_WEIGHT, "weight", (size, size)),
+            (head.DENSE_BIAS, "bias", (size,)),
+        ):
+            taken = draft.take(f"{prefix}{form.dense}.{suffix}", shape)
+            pieces.append(piece(name, as_stored, taken))
+    if num_labels:
+        dense_size = size if form.dense is not None else None
+        part = HeadPart(num_labels=num_labels, pooling=form.pooling, dense_size=dense_size)
+        draft.add(part, *pieces)

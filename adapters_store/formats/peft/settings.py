@@ -1,0 +1,244 @@
+"""``adapter_config.json`` by method: every option, its type, its default and what it means here.
+
+Each field carries a :class:`Rule`. ``convert`` options decide what is built, ``accept`` options
+change nothing, ``reject`` options may only hold their default or nothing at all. An option that no
+model here names may only hold nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adapters_store.formats.peft.draft import Draft
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What an option means for an import, in one sentence."""
+
+    verdict: Literal["convert", "accept", "reject"]
+    text: str
+
+
+def _convert(text: str) -> Rule:
+    return Rule("convert", text)
+
+
+def _accept(text: str) -> Rule:
+    return Rule("accept", text)
+
+
+def _reject(text: str) -> Rule:
+    return Rule("reject", text)
+
+
+Names = str | list[str] | None
+Count = Annotated[int, Field(strict=True, ge=1, le=2**20)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class Settings(BaseModel):
+    """Options that every method has."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    peft_type: Annotated[str, _convert("chooses the method")]
+    task_type: Annotated[
+        str | None, _convert("with SEQ_CLS a saved classifier becomes a head; it may be absent")
+    ] = None
+    base_model_name_or_path: Annotated[
+        str | None, _accept("kept as a note; the backbone's fingerprint is the identity")
+    ] = None
+    revision: Annotated[str | None, _accept("of the base model; see there")] = None
+    inference_mode: Annotated[bool | None, _accept("concerns training")] = None
+    auto_mapping: Annotated[Any, _accept("names a class, which is not imported")] = None
+    peft_version: Annotated[str | None, _accept("kept in the source's own file")] = None
+    modules_to_save: Annotated[
+        Names, _convert("a classifier becomes the head; any other module is rejected with its size")
+    ] = None
+
+
+class TargetSettings(Settings):
+    """Options of methods that name the modules they act on."""
+
+    target_modules: Annotated[
+        Names,
+        _accept("the tensors decide; what the targets do not explain, and the reverse, is noted"),
+    ] = None
+    exclude_modules: Annotated[Names, _accept("as target_modules")] = None
+
+
+class LoraSettings(TargetSettings):
+    """LoRA."""
+
+    r: Annotated[Count, _convert("checked against the tensors, whose rank is the truth")] = 8
+    lora_alpha: Annotated[Number, _convert("scale alpha / r")] = 8
+    use_rslora: Annotated[Flag, _convert("scale alpha / sqrt(r)")] = False
+    rank_pattern: Annotated[
+        dict[str, Count] | None, _convert("the rank of modules that a pattern matches")
+    ] = None
+    alpha_pattern: Annotated[
+        dict[str, Number] | None, _convert("the alpha of modules that a pattern matches")
+    ] = None
+    bias: Annotated[
+        Literal["none", "all", "lora_only"], _convert("saved biases replace the backbone's")
+    ] = "none"
+    lora_bias: Annotated[Flag, _convert("added to the site's bias, times the scale")] = False
+    fan_in_fan_out: Annotated[Flag, _accept("concerns merging; kept as a note")] = False
+    lora_dropout: Annotated[Number, _accept("concerns training")] = 0.0
+    layers_to_transform: Annotated[int | list[int] | None, _accept("as target_modules")] = None
+    layers_pattern: Annotated[Names, _accept("as target_modules")] = None
+    init_lora_weights: Annotated[
+        bool | str | None,
+        _convert("initialisations that change the base model's weights are rejected"),
+    ] = True
+    loftq_config: Annotated[Any, _accept("see init_lora_weights")] = None
+    eva_config: Annotated[Any, _accept("see init_lora_weights")] = None
+    corda_config: Annotated[Any, _accept("see init_lora_weights")] = None
+    lora_ga_config: Annotated[Any, _accept("see init_lora_weights")] = None
+    ensure_weight_tying: Annotated[
+        Any, _accept("concerns embeddings, which are rejected where they are adapted")
+    ] = None
+    megatron_core: Annotated[Any, _accept("concerns megatron_config")] = None
+    qalora_group_size: Annotated[Any, _accept("concerns use_qalora")] = None
+    use_dora: Annotated[Any, _reject("learns the magnitude of merged columns (DoRA)")] = None
+    layer_replication: Annotated[Any, _reject("builds another model out of repeated layers")] = None
+    target_parameters: Annotated[Any, _reject("adapts bare parameters, such as experts")] = None
+    trainable_token_indices: Annotated[Any, _reject("changes rows of the embedding")] = None
+    alora_invocation_tokens: Annotated[Any, _reject("acts behind an invocation only")] = None
+    use_qalora: Annotated[Any, _reject("pools the input by groups")] = None
+    use_bdlora: Annotated[Any, _reject("has block-diagonal factors")] = None
+    kasa_config: Annotated[Any, _reject("truncates the base model's weights")] = None
+    monteclora_config: Annotated[Any, _reject("samples its factors")] = None
+    arrow_config: Annotated[Any, _reject("routes between other adapters")] = None
+    velora_config: Annotated[Any, _reject("saves tensors of its own")] = None
+    megatron_config: Annotated[Any, _reject("needs Megatron's parallel layers")] = None
+
+
+class AdaLoraSettings(LoraSettings):
+    """AdaLoRA; its allocation of ranks over steps is over once it is saved."""
+
+    r: Annotated[Any, _accept("unused by AdaLoRA")] = None
+    use_rslora: Annotated[Any, _reject("is not defined for AdaLoRA")] = None
+    rank_pattern: Annotated[Any, _accept("already applied to the saved tensors")] = None
+    alpha_pattern: Annotated[Any, _reject("is not defined for AdaLoRA")] = None
+    lora_bias: Annotated[Any, _reject("is not defined for AdaLoRA")] = None
+    lora_alpha: Annotated[Number, _convert("scale alpha / (r + 1e-5), r from the tensors")] = 8
+    init_r: Annotated[Any, _accept("concerns training")] = None
+    target_r: Annotated[Any, _accept("concerns training")] = None
+    tinit: Annotated[Any, _accept("concerns training")] = None
+    tfinal: Annotated[Any, _accept("concerns training")] = None
+    delta_t: Annotated[Any, Field(alias="deltaT"), _accept("concerns training")] = None
+    beta1: Annotated[Any, _accept("concerns training")] = None
+    beta2: Annotated[Any, _accept("concerns training")] = None
+    orth_reg_weight: Annotated[Any, _accept("concerns training")] = None
+    total_step: Annotated[Any, _accept("concerns training")] = None
+
+
+class Ia3Settings(TargetSettings):
+    """IA3."""
+
+    feedforward_modules: Annotated[
+        Names, _convert("these modules' inputs are scaled, all others' outputs")
+    ] = None
+    fan_in_fan_out: Annotated[Flag, _accept("concerns merging; kept as a note")] = False
+    init_ia3_weights: Annotated[Any, _accept("concerns training")] = None
+
+
+class NormSettings(TargetSettings):
+    """LayerNorm tuning."""
+
+
+class PolySettings(TargetSettings):
+    """Poly and multi-head routing."""
+
+    r: Annotated[Count, _convert("scale 1 / r; checked against the tensors")] = 8
+    n_tasks: Annotated[Count, _convert("one routing per task")] = 1
+    n_skills: Annotated[Count, _convert("skills of the bank")] = 4
+    n_splits: Annotated[Count, _convert("heads of the bank")] = 1
+    poly_type: Annotated[Literal["poly"], _convert("weights are normalised sigmoids")] = "poly"
+    init_weights: Annotated[Any, _accept("concerns training")] = None
+
+
+class PromptLearningSettings(Settings):
+    """Methods that learn virtual tokens."""
+
+    num_virtual_tokens: Annotated[Count, _convert("the number of rows")]
+    num_transformer_submodules: Annotated[
+        Literal[1, 2] | None,
+        _convert("PEFT reads the first submodule's rows alone, and so does the import"),
+    ] = None
+    token_dim: Annotated[Count | None, _convert("checked against the backbone")] = None
+    num_attention_heads: Annotated[Count | None, _convert("checked against the backbone")] = None
+    num_layers: Annotated[Count | None, _convert("checked against the backbone")] = None
+
+
+class PromptTuningSettings(PromptLearningSettings):
+    """Prompt tuning."""
+
+    prompt_tuning_init: Annotated[Any, _accept("concerns training")] = None
+    prompt_tuning_init_text: Annotated[Any, _accept("concerns training")] = None
+    tokenizer_name_or_path: Annotated[Any, _accept("concerns training; never loaded")] = None
+    tokenizer_kwargs: Annotated[Any, _accept("concerns training; never used")] = None
+
+
+class PTuningSettings(PromptLearningSettings):
+    """P-tuning; its encoder is not saved, only the rows that it gave."""
+
+    encoder_reparameterization_type: Annotated[Any, _accept("concerns training")] = None
+    encoder_hidden_size: Annotated[Any, _accept("concerns training")] = None
+    encoder_num_layers: Annotated[Any, _accept("concerns training")] = None
+    encoder_dropout: Annotated[Any, _accept("concerns training")] = None
+
+
+class PrefixTuningSettings(PromptLearningSettings):
+    """Prefix tuning; a projection is not saved, only the rows that it gave."""
+
+    prefix_projection: Annotated[Any, _accept("already applied to the saved rows")] = None
+    encoder_hidden_size: Annotated[Any, _accept("concerns training")] = None
+    init_weights: Annotated[Any, _accept("concerns training")] = None
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+def read_settings(
+    draft: Draft, settings_type: type[SettingsType], config: Mapping[str, Any]
+) -> SettingsType | None:
+    """The options of a configuration; None, with the reasons, where their types are wrong."""
+    try:
+        settings = settings_type.model_validate(dict(config))
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            where = ".".join(str(step) for step in item["loc"][:2])
+            draft.reject("unreadable", f"option {where!r}: {item['msg']}", where)
+        return None
+    for name, field in settings_type.model_fields.items():
+        rule, value = rule_of(field.metadata), getattr(settings, name)
+        if rule.verdict == "reject" and not _is_empty(value):
+            message = f"option {name!r} is {_shown(value)}, which is not supported: it {rule.text}"
+            draft.reject("unsupported_option", message, name)
+    for name, value in (settings.model_extra or {}).items():
+        if not _is_empty(value):
+            message = f"option {name!r} is {_shown(value)}, and this option is not known"
+            draft.reject("unknown_option", message, name)
+    return settings
+
+
+def rule_of(metadata: list[Any]) -> Rule:
+    """The rule among a field's annotations."""
+    rule: Rule = next(item for item in metadata if isinstance(item, Rule))
+    return rule
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is False or value in ({}, [], "")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
