@@ -20,6 +20,8 @@ FAMILIES: dict[str, str] = {
     "t5": "adapters_store.families.t5:FAMILY",
     "bart": "adapters_store.families.bart:FAMILY",
     "bert": "adapters_store.families.bert:FAMILY",
+    "roberta": "adapters_store.families.roberta:FAMILY",
+    "distilbert": "adapters_store.families.distilbert:FAMILY",
     "gpt2": "adapters_store.families.gpt2:FAMILY",
     "llama": "adapters_store.families.llama:LLAMA",
     "mistral": "adapters_store.families.llama:MISTRAL",
@@ -28,6 +30,8 @@ FAMILIES: dict[str, str] = {
     "gemma": "adapters_store.families.gemma:GEMMA",
     "gemma2": "adapters_store.families.gemma:GEMMA2",
     "gemma3_text": "adapters_store.families.gemma:GEMMA3_TEXT",
+    "vit": "adapters_store.families.vit:VIT",
+    "ast": "adapters_store.families.vit:AST",
 }
 MODEL_TYPES: dict[str, str] = {
     "t5": "t5",
@@ -36,6 +40,9 @@ MODEL_TYPES: dict[str, str] = {
     "bart": "bart",
     "mbart": "bart",
     "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "distilbert": "distilbert",
     "gpt2": "gpt2",
     "llama": "llama",
     "mistral": "mistral",
@@ -44,6 +51,8 @@ MODEL_TYPES: dict[str, str] = {
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3_text",
+    "vit": "vit",
+    "audio-spectrogram-transformer": "ast",
 }
 
 

@@ -84,7 +84,8 @@ class Input:
     first argument is the stream that deep prompts enter. ``stack_path`` is the module that is
     called with the tokens or their embeddings, empty for the whole backbone. ``position_path`` is
     the table of learned positions that the embedding adds, ``rotary_path`` the module that turns
-    ``position_ids`` into rotary angles; both are None where positions are relative.
+    ``position_ids`` into rotary angles; both are None where positions are relative, or a part of
+    the embedding itself.
     """
 
     name: Literal["encoder", "decoder"]

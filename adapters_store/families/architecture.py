@@ -34,12 +34,16 @@ class RelativeBias:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """Input embedding: token table, optional position and type tables, optional norm after."""
+    """Input embedding: token table, optional position and type tables, optional norm after.
+
+    The first token is at row ``position_offset`` of the position table.
+    """
 
     token_path: str
     position_path: str | None = None
     type_path: str | None = None
     norm_path: str | None = None
+    position_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

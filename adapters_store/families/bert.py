@@ -22,7 +22,7 @@ from adapters_store.families.architecture import (
     Norm,
     Stack,
 )
-from adapters_store.families.config import positive_int
+from adapters_store.families.config import check_no_cross_attention, divided, positive_int
 from adapters_store.families.family import Family
 from adapters_store.families.site import Site
 
@@ -35,7 +35,8 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
-    """Every linear site in execution order; paths are relative to the encoder (``BertModel``)."""
+    """Every linear site in execution order: q k v o, in out; raises for a model of two stacks."""
+    check_no_cross_attention(config)
     width, ffn = positive_int(config, "hidden_size"), positive_int(config, "intermediate_size")
     found: list[Site] = []
     for i in range(positive_int(config, "num_hidden_layers")):
@@ -57,16 +58,12 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     activation = str(config.get("hidden_act", "gelu"))
     if activation not in _ACTIVATIONS:
         raise IncompatibleError(f"hidden_act {activation!r}; known: {sorted(_ACTIVATIONS)}")
-    width, num_heads = (
-        positive_int(config, "hidden_size"),
-        positive_int(config, "num_attention_heads"),
-    )
-    head_dim = width // num_heads
+    head_dim = divided(config, "hidden_size", "num_attention_heads")
     encoder = Stack(
         name="encoder",
         num_layers=positive_int(config, "num_hidden_layers"),
-        hidden_size=width,
-        num_heads=num_heads,
+        hidden_size=positive_int(config, "hidden_size"),
+        num_heads=positive_int(config, "num_attention_heads"),
         head_dim=head_dim,
         attention_scale=head_dim**-0.5,
         is_causal=False,
@@ -101,6 +98,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
 def anatomy(config: Mapping[str, Any]) -> Anatomy:
     """Blocks, attentions, vectors, the input and the pooler of a BERT-style encoder."""
     width, heads = positive_int(config, "hidden_size"), positive_int(config, "num_attention_heads")
+    head_dim = divided(config, "hidden_size", "num_attention_heads")
     num_layers = positive_int(config, "num_hidden_layers")
     blocks: list[Block] = []
     attentions: list[Attention] = []
@@ -114,7 +112,7 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
             blocks.append(Block(name, width, f"{module}.dense", Tap(module, 1), None, norm))
             vectors += norm_vectors(f"encoder.{i}.{kind}.norm", norm, width, "layer")
         path = f"{layer}.attention.self"
-        attentions.append(Attention(f"encoder.{i}.self", path, heads, heads, width // heads))
+        attentions.append(Attention(f"encoder.{i}.self", path, heads, heads, head_dim))
     stack = Input(
         "encoder",
         width,
@@ -134,4 +132,12 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
     )
 
 
-FAMILY = Family("bert", sites, anatomy, runner=architecture, prefixes=("bert.",))
+LEGACY_NORMS = (
+    (r"\bLayerNorm\.gamma$", "LayerNorm.weight"),
+    (r"\bLayerNorm\.beta$", "LayerNorm.bias"),
+)
+"""Names of norm parameters in the first releases' files."""
+
+FAMILY = Family(
+    "bert", sites, anatomy, runner=architecture, prefixes=("bert.",), renames=LEGACY_NORMS
+)

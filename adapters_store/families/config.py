@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adapters_store.errors import InvalidArtefactError
+from adapters_store.errors import IncompatibleError, InvalidArtefactError
 
 
 def positive_int(config: Mapping[str, Any], key: str) -> int:
@@ -34,3 +34,11 @@ def divided(config: Mapping[str, Any], width_key: str, heads_key: str) -> int:
             hint="Give the folder of a complete model, as save_pretrained writes it.",
         )
     return width // heads
+
+
+def check_no_cross_attention(config: Mapping[str, Any]) -> None:
+    """Raise IncompatibleError where a model of one stack is built to read another one."""
+    if config.get("add_cross_attention"):
+        raise IncompatibleError(
+            "add_cross_attention is set in config.json; expected a model of one stack"
+        )

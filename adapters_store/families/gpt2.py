@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adapters_store.errors import IncompatibleError
 from adapters_store.families.anatomy import (
     Anatomy,
     Attention,
@@ -18,7 +17,12 @@ from adapters_store.families.anatomy import (
     bias_vectors,
     norm_vectors,
 )
-from adapters_store.families.config import divided, optional_int, positive_int
+from adapters_store.families.config import (
+    check_no_cross_attention,
+    divided,
+    optional_int,
+    positive_int,
+)
 from adapters_store.families.family import Family
 from adapters_store.families.site import Site
 
@@ -28,8 +32,7 @@ def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
 
     ``self.qkv`` gives queries, keys and values side by side.
     """
-    if config.get("add_cross_attention"):
-        raise IncompatibleError("add_cross_attention is set in config.json; expected a decoder")
+    check_no_cross_attention(config)
     width = positive_int(config, "n_embd")
     ffn = optional_int(config, "n_inner", 4 * width)
     maps = (

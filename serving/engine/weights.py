@@ -155,7 +155,7 @@ def _stack(checkpoint: _Checkpoint, record: StackRecord, layout: SiteLayout) -> 
     kind = paths.type_path
     embedding = InputEmbedding(
         checkpoint.get(f"{paths.token_path}.weight"),
-        None if position is None else checkpoint.get(f"{position}.weight"),
+        None if position is None else checkpoint.get(f"{position}.weight")[paths.position_offset :],
         None if kind is None else checkpoint.get(f"{kind}.weight")[0],
         None if paths.norm_path is None else _norm(checkpoint, record.norm, paths.norm_path),
     )

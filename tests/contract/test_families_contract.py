@@ -30,6 +30,8 @@ VARIANTS = {
     "gpt2 narrow": ("gpt2", {"n_inner": 20}),
     "qwen3 biased": ("qwen3", BIASED),
     "gemma3 biased": ("gemma3_text", BIASED),
+    "vit unbiased": ("vit", {"qkv_bias": False}),
+    "vit other pooler": ("vit", {"pooler_act": "relu"}),
 }
 LEFT_OUT = {"pooler.dense.bias", "embeddings.patch_embeddings.projection.bias"}
 """One-dimensional parameters that no row may override: what comes before and after the stack."""
@@ -224,7 +226,9 @@ def test_every_norm_and_bias_of_the_layers_is_a_vector(made: Built) -> None:
 
 def test_the_pooler_is_dense_and_tanh_over_the_first_token(made: Built) -> None:
     path = made.anatomy.pooler_path
-    assert path == ("pooler" if getattr(made.model, "pooler", None) is not None else None)
+    act = made.config.get("pooler_act", "tanh")
+    has_pooler = getattr(made.model, "pooler", None) is not None and act == "tanh"
+    assert path == ("pooler" if has_pooler else None)
     if path is not None:
         output = made.run()
         dense = made.model.get_submodule(f"{path}.dense")
