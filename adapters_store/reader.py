@@ -187,7 +187,8 @@ class StoreReader:
     def verify(self, reference: str | Reference | None = None) -> builtins.list[Finding]:
         """Read and hash every stored byte of one reference, or of all versions; empty is sound.
 
-        A bare name stands for all its versions, deleted ones too. Each artefact is read once.
+        A bare name stands for all its versions, deleted ones too. Each artefact is read once, from
+        where it is stored and not from a cache.
         Raises NotFoundError for an unknown reference.
         """
         from adapters_store.verify import verify_version
@@ -197,7 +198,7 @@ class StoreReader:
         for version in self._to_verify(reference):
             if version.digest not in seen:
                 seen.add(version.digest)
-                findings.extend(verify_version(version, self._blobs))
+                findings.extend(verify_version(version, self._blobs.origin))
         return findings
 
     def _to_verify(self, reference: str | Reference | None) -> builtins.list[Version]:

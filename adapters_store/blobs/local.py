@@ -39,6 +39,11 @@ class LocalBlobs:
         with typed_errors(self.root):
             make_folder(self._folder)
 
+    @property
+    def origin(self) -> LocalBlobs:
+        """This store itself."""
+        return self
+
     def path(self, digest: str) -> Path:
         """Where the bytes of that digest lie."""
         name = check_digest(digest)

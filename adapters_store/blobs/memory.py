@@ -22,6 +22,11 @@ class MemoryBlobs:
         self._put_at_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
+    @property
+    def origin(self) -> MemoryBlobs:
+        """This store itself."""
+        return self
+
     def put(self, data: bytes) -> str:
         """Keep the bytes under their digest."""
         check_size(len(data), self.max_bytes)

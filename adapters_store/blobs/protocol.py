@@ -30,6 +30,11 @@ class Blobs(Protocol):
     method raises UnavailableError or ForbiddenError where the medium cannot be used.
     """
 
+    @property
+    def origin(self) -> Blobs:
+        """The store that holds the bytes: itself, or the one that a cache stands in front of."""
+        ...
+
     def put(self, data: bytes) -> str:
         """Store the bytes unless they are there; returns their digest ``sha256:<hex>``.
 

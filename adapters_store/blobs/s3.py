@@ -73,6 +73,11 @@ class S3Blobs:
                 hint="Install it with `pip install 'patchbay[s3]'`.",
             )
 
+    @property
+    def origin(self) -> S3Blobs:
+        """This store itself."""
+        return self
+
     def key(self, digest: str) -> str:
         """The object's key for a digest."""
         name = check_digest(digest)

@@ -12,6 +12,7 @@ import pytest
 from services.blobs import new_blobs
 
 from adapters_store.blobs import BLOBS, RENEW_AFTER_S, Blobs
+from adapters_store.blobs.cached import CachedBlobs
 from adapters_store.blobs.local import LocalBlobs
 from adapters_store.blobs.memory import MemoryBlobs
 from adapters_store.blobs.s3 import S3Blobs
@@ -32,7 +33,12 @@ def blobs(request, tmp_path) -> Blobs:
 
 
 def damage(blobs: Blobs, digest: str, data: bytes) -> None:
-    """Replace stored bytes behind the store's back."""
+    """Replace stored bytes behind the store's back, a cached copy too."""
+    if isinstance(blobs, CachedBlobs):
+        path = blobs._cache.path(digest)
+        path.chmod(0o644)
+        path.write_bytes(data)
+        blobs = blobs.origin
     if isinstance(blobs, MemoryBlobs):
         blobs.items[digest] = data
     elif isinstance(blobs, LocalBlobs):
@@ -46,6 +52,7 @@ def damage(blobs: Blobs, digest: str, data: bytes) -> None:
 
 def age(request, blobs: Blobs, digest: str, seconds: float) -> None:
     """Make a blob look as if its last put was so long ago."""
+    blobs = blobs.origin
     if isinstance(blobs, MemoryBlobs):
         blobs._put_at_s[digest] -= seconds
     elif isinstance(blobs, LocalBlobs):

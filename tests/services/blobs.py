@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapters_store.blobs import BLOBS, Blobs
+from adapters_store.blobs.local import LocalBlobs
 from adapters_store.lazy import resolve
 
 
@@ -18,6 +19,9 @@ def new_blobs(row: str, request: pytest.FixtureRequest, folder: Path, *, max_byt
         made = blob_store(bucket.location, endpoint_url=bucket.server.url, max_bytes=max_bytes)
     elif row == "local":
         made = blob_store(folder / "blobs", max_bytes=max_bytes)
+    elif row == "cached":
+        origin = LocalBlobs(folder / "blobs", max_bytes=max_bytes)
+        made = blob_store(origin, folder / "cache", max_bytes=10 * max_bytes)
     else:
         made = blob_store(max_bytes=max_bytes)
     checked: Blobs = made
