@@ -16,7 +16,7 @@ from adapters_store.backbone import Backbone
 from adapters_store.lazy import resolve
 from training import backbones
 from training.compile import compile_task, signature
-from training.evaluation import accuracy
+from training.evaluation import accuracy, predictions
 from training.injection import eject
 from training.loop import fit
 from training.model import AdaptedModel
@@ -37,8 +37,8 @@ class AdaptConfig:
     """How one task is learnt.
 
     ``mode``: ``z`` learns a routing over the bank, ``mu`` tunes the bank's average, ``full`` tunes
-    every skill and a routing, ``lora`` starts afresh at ``sites`` with ``rank``. ``eval_every``
-    picks the best step on dev; without it, or without a dev split, the last step stands.
+    every skill and a routing, ``lora`` and ``ia3`` start afresh at ``sites``. ``eval_every`` picks
+    the step of the best ``metric`` on dev; without it, or without a dev split, the last stands.
     """
 
     mode: Mode = "z"
@@ -53,6 +53,7 @@ class AdaptConfig:
     sites: tuple[str, ...] = ("all",)
     max_input_tokens: int = 128
     max_output_tokens: int = 64
+    metric: str = "exact_match"
     seed: int = 0
 
     def section(self) -> TrainSection:
@@ -102,8 +103,8 @@ class Teacher:
     ) -> Taught:
         """Learn ``task`` from its train split and compile it.
 
-        ``source`` is the bank, or for mode ``lora`` an adapter to tune further. Mode ``z`` gives
-        a routing over the bank, the others an adapter. ``neighbours`` are the seen tasks'
+        ``source`` is the bank, or for ``lora`` and ``ia3`` an adapter to tune further. Mode ``z``
+        gives a routing over the bank, the others an adapter. ``neighbours`` are the seen tasks'
         routings for ``init`` other than ``uniform``. Raises :class:`UsageError` for a missing or
         wrong source, :class:`IncompatibleError` for another backbone's.
         """
@@ -162,6 +163,17 @@ class Teacher:
         adapted = restore(self.model, self.backbone, artefact, bank)
         return self._test_score(adapted, task)
 
+    def outputs(self, artefact: Artefact, task: Task, bank: Artefact | None = None) -> list[str]:
+        """What an artefact answers to the task's test inputs, as training computes it."""
+        about = artefact.manifest.signature
+        limits = (about.max_input_tokens, about.max_output_tokens) if about else (128, 64)
+        config = AdaptConfig(max_input_tokens=limits[0], max_output_tokens=limits[1])
+        adapted = restore(self.model, self.backbone, artefact, bank)
+        try:
+            return predictions(adapted, self.objective(task, config), 0, task.test)
+        finally:
+            eject(self.model, adapted.sites)
+
     def untaught_score(self, task: Task, bank: Artefact) -> float:
         """Exact match of the bank's uniform mix on the test split: what zero examples give."""
         methods = start(self.backbone, "mu", bank, (), 1)
@@ -180,7 +192,8 @@ class Teacher:
 
         def select(step: int) -> dict[str, Any]:
             nonlocal best
-            score = accuracy(adapted, objective, 0, task.dev[: config.eval_examples])
+            shown = task.dev[: config.eval_examples]
+            score = accuracy(adapted, objective, 0, shown, config.metric)
             if best is None or score >= best[0]:
                 best = (score, _copied(adapted))
             return {"dev": score}
@@ -200,7 +213,7 @@ class Teacher:
             adapted.load_state_dict(best[1], strict=False)
         metrics["seconds"] = round(time.monotonic() - began, 3)
         if task.test:
-            metrics["test"] = accuracy(adapted, objective, 0, task.test)
+            metrics["test"] = accuracy(adapted, objective, 0, task.test, config.metric)
         return metrics
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from training.run import Run
 
 RUNS = Path("runs")
-MODES = ("z", "mu", "full", "lora")
+MODES = ("z", "mu", "full", "lora", "ia3")
 INITS = ("auto", "uniform", "nearest", "blend")
 
 _folder = click.Path(path_type=Path, file_okay=False)

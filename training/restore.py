@@ -9,7 +9,12 @@ import torch
 from adapters_store.artefact import Artefact, load_tensors
 from adapters_store.backbone import Backbone
 from adapters_store.errors import IncompatibleError, UsageError
-from training.methods.fixed import FixedSite
+from adapters_store.primitives.head import HeadPart
+from adapters_store.primitives.low_rank import LowRankPart
+from adapters_store.primitives.scale import ScalePart
+from training.methods.base import SiteMethod
+from training.methods.effects import Side
+from training.methods.fixed import FixedScale, FixedSite
 from training.methods.mhr import compose
 from training.model import AdaptedModel
 
@@ -42,6 +47,22 @@ def read_pairs(artefact: Artefact) -> Pairs:
             part.scale,
         )
         for part in artefact.manifest.low_rank_parts
+    }
+
+
+Vectors = dict[str, tuple[torch.Tensor, Side]]
+"""By site: the vector (width,) and the side that it multiplies."""
+
+
+def read_vectors(artefact: Artefact) -> Vectors:
+    """An adapter's scales in float32; raises :class:`UsageError` for another kind."""
+    if artefact.manifest.kind != "adapter":
+        raise UsageError(f"expected an adapter, found a {artefact.manifest.kind}")
+    tensors = load_tensors(artefact)
+    return {
+        part.site: (tensors[f"{part.site}/scale/{part.side}"].float(), part.side)
+        for part in artefact.manifest.parts
+        if isinstance(part, ScalePart)
     }
 
 
@@ -86,10 +107,7 @@ def restore(
     if manifest.kind == "routing":
         methods = _composed(backbone, tensors["routing/weights"].float(), artefact, bank)
     else:
-        methods = {
-            name: FixedSite(backbone.sites[name], a, b, scale)
-            for name, (a, b, scale) in read_pairs(artefact).items()
-        }
+        methods = _fixed(backbone, artefact)
     head = manifest.head_part
     adapted = AdaptedModel(
         model,
@@ -104,13 +122,34 @@ def restore(
     return adapted.eval()
 
 
+def _fixed(backbone: Backbone, artefact: Artefact) -> dict[str, SiteMethod]:
+    others = [
+        part
+        for part in artefact.manifest.parts
+        if not isinstance(part, LowRankPart | ScalePart | HeadPart)
+    ]
+    pairs, vectors = read_pairs(artefact), read_vectors(artefact)
+    if others or pairs.keys() & vectors.keys():
+        raise UsageError(
+            "training takes up adapters of low_rank or scale parts, one at a site; found "
+            + ", ".join(sorted({part.primitive for part in artefact.manifest.parts}))
+        )
+    found: dict[str, SiteMethod] = {}
+    for name, pair in pairs.items():
+        found[name] = FixedSite(backbone.sites[name], *pair)
+    for name, (vector, side) in vectors.items():
+        found[name] = FixedScale(backbone.sites[name], vector, side)
+    return found
+
+
 def _composed(
     backbone: Backbone, weights_SHK: torch.Tensor, artefact: Artefact, bank: Artefact | None
-) -> dict[str, FixedSite]:
+) -> dict[str, SiteMethod]:
     part = artefact.manifest.routing_part
     if bank is None or bank.digest != artefact.manifest.bank or part is None:
         raise UsageError(f"a routing needs its bank {artefact.manifest.bank}")
-    factors, found = read_bank(bank), {}
+    factors = read_bank(bank)
+    found: dict[str, SiteMethod] = {}
     for name, weights_HK in zip(part.sites, weights_SHK):
         a, b, scale = factors[name]
         composed_a, composed_b = compose(weights_HK[None], a, b)

@@ -13,14 +13,15 @@ from adapters_store.errors import UsageError
 from adapters_store.families import Site
 from training.compile import bank_sites
 from training.injection import select_sites
-from training.methods import MethodConfig, SiteMethod, build_site_method
+from training.methods import MethodConfig, SiteMethod, build_methods, build_site_method
+from training.methods.effects import Side
 from training.methods.mhr import average
 from training.model import AdaptedModel
 from training.objectives.base import Objective
-from training.restore import read_bank, read_logits, read_pairs
+from training.restore import read_bank, read_logits, read_pairs, read_vectors
 from training.task import Task
 
-Mode = Literal["z", "mu", "full", "lora"]
+Mode = Literal["z", "mu", "full", "lora", "ia3"]
 Init = Literal["auto", "uniform", "nearest", "blend"]
 
 NUM_SCORED = 4
@@ -32,16 +33,12 @@ def start(
 ) -> dict[str, SiteMethod]:
     """The methods that ``mode`` trains, by site.
 
-    ``source`` is a bank, or for ``lora`` an adapter to tune further; without one ``lora`` is
-    fresh at the sites of ``patterns``. Raises :class:`UsageError` for a missing or wrong source.
+    ``source`` is a bank, or for ``lora`` and ``ia3`` an adapter to tune further; without one they
+    are fresh at the sites of ``patterns``. Raises :class:`UsageError` for a missing or wrong
+    source.
     """
-    if mode == "lora" and source is not None:
-        pairs = read_pairs(source)
-        return {name: _lora(backbone.sites[name], *pair) for name, pair in pairs.items()}
-    if mode == "lora":
-        config = MethodConfig("lora", rank=rank)
-        sites = select_sites(backbone.sites.values(), patterns)
-        return {site.name: build_site_method(site, config) for site in sites}
+    if mode in ("lora", "ia3"):
+        return _adapter(backbone, mode, source, patterns, rank)
     if source is None:
         raise UsageError(f"mode {mode!r} adapts a bank: give one", hint="Or use mode `lora`.")
     bank = read_bank(source)
@@ -54,6 +51,29 @@ def start(
         name: _routed(backbone.sites[name], *factors, is_bank_frozen=mode == "z")
         for name, factors in bank.items()
     }
+
+
+def _adapter(
+    backbone: Backbone, mode: Mode, source: Artefact | None, patterns: Sequence[str], rank: int
+) -> dict[str, SiteMethod]:
+    if source is None:
+        return build_methods(
+            select_sites(backbone.sites.values(), patterns), MethodConfig(mode, rank=rank)
+        )
+    found = (
+        {name: _lora(backbone.sites[name], *pair) for name, pair in read_pairs(source).items()}
+        if mode == "lora"
+        else {name: _ia3(backbone.sites[name], *v) for name, v in read_vectors(source).items()}
+    )
+    if not found:
+        raise UsageError(f"the adapter has nothing that mode {mode!r} could tune further")
+    return found
+
+
+def _ia3(site: Site, vector: torch.Tensor, side: Side) -> SiteMethod:
+    method = build_site_method(site, MethodConfig("ia3", side=side))
+    method.load_state_dict({"v": vector[None]})
+    return method
 
 
 def _lora(site: Site, a: torch.Tensor, b: torch.Tensor, scale: float) -> SiteMethod:
