@@ -8,4 +8,11 @@ from __future__ import annotations
 
 PEFT_METHODS: dict[str, str] = {
     "LORA": "adapters_store.formats.peft.lora:plan",
+    "ADALORA": "adapters_store.formats.peft.adalora:plan",
+    "IA3": "adapters_store.formats.peft.ia3:plan",
+    "LN_TUNING": "adapters_store.formats.peft.norms:plan",
+    "PROMPT_TUNING": "adapters_store.formats.peft.prompt:plan",
+    "P_TUNING": "adapters_store.formats.peft.prompt:plan_p_tuning",
+    "PREFIX_TUNING": "adapters_store.formats.peft.prefix:plan",
+    "POLY": "adapters_store.formats.peft.poly:plan",
 }

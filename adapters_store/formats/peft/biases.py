@@ -9,34 +9,38 @@ from adapters_store.families.site import Site
 from adapters_store.formats.peft.convert import as_stored, scaled, scaled_sum
 from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.modules import PREFIX, Module, find_vector
-from adapters_store.formats.peft.settings import LoraSettings
 from adapters_store.primitives.override import OverridePart
 
 B_BIAS, BASE_BIAS = ".lora_B.bias", ".base_layer.bias"
 
 
+Bias = Literal["none", "all", "lora_only"]
+
+
 def plan_site(
-    draft: Draft, settings: LoraSettings, module: Module, site: Site, scale: float
+    draft: Draft, bias: Bias, module: Module, site: Site, added_scale: float | None = None
 ) -> None:
-    """Add the biases of one adapted module; ``scale`` is that of its update."""
+    """Add the biases of one adapted module; ``added_scale`` is that of a bias that LoRA adds."""
     vector = draft.shapes.vector(f"{site.name}.bias")
-    has_base = settings.bias != "none" and vector.is_present
     names = [module.names.get(end, module.path + end) for end in (BASE_BIAS, B_BIAS)]
-    base = draft.take(names[0], (vector.size,)) if has_base else None
-    added = draft.take(names[1], (vector.size,)) if settings.lora_bias else None
+    base = added = None
+    if bias != "none" and vector.is_present:
+        base = draft.take(names[0], (vector.size,))
+    if added_scale is not None:
+        added = draft.take(names[1], (vector.size,))
     name = f"{vector.name}/override/value"
-    if base is not None and added is not None:
-        part = OverridePart(vector=vector.name, operation="replace")
-        draft.add(part, piece(name, partial(scaled_sum, scale=scale), base, added))
+    replaced = OverridePart(vector=vector.name, operation="replace")
+    if base is not None and added is not None and added_scale is not None:
+        both = partial(scaled_sum, scale=added_scale)
+        draft.add(replaced, piece(name, both, base, added))
     elif base is not None:
-        part = OverridePart(vector=vector.name, operation="replace")
-        draft.add(part, piece(name, as_stored, base))
-    elif added is not None:
+        draft.add(replaced, piece(name, as_stored, base))
+    elif added is not None and added_scale is not None:
         part = OverridePart(vector=vector.name, operation="add")
-        draft.add(part, piece(name, partial(scaled, scale=scale), added))
+        draft.add(part, piece(name, partial(scaled, scale=added_scale), added))
 
 
-def plan_others(draft: Draft, bias: Literal["none", "all", "lora_only"]) -> None:
+def plan_others(draft: Draft, bias: Bias) -> None:
     """Add the biases of modules that are not adapted, which ``bias="all"`` saves as well."""
     if bias != "all":
         return

@@ -19,9 +19,19 @@ def transposed(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return tensors[0].t().contiguous()
 
 
+def scaled_rows_transposed(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(r, in) with its rows times (r, 1), as (in, r)."""
+    return (tensors[0] * tensors[1]).t().contiguous()
+
+
 def flattened(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """All values in one vector."""
     return tensors[0].reshape(-1)
+
+
+def first_rows(tensors: Sequence[torch.Tensor], *, count: int) -> torch.Tensor:
+    """The first ``count`` rows."""
+    return tensors[0][:count].contiguous()
 
 
 def scaled(tensors: Sequence[torch.Tensor], *, scale: float) -> torch.Tensor:

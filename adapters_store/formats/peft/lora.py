@@ -73,7 +73,7 @@ def _add(draft: Draft, settings: LoraSettings, scales: Scales, module: Module, s
             piece(f"{stem}/a", transposed, a),
             piece(f"{stem}/b", transposed, b),
         )
-    biases.plan_site(draft, settings, module, site, scale)
+    biases.plan_site(draft, settings.bias, module, site, scale if settings.lora_bias else None)
 
 
 class Scales:

@@ -1,0 +1,53 @@
+"""AdaLoRA: ``low_rank`` parts with the singular values folded into one factor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters_store.formats.peft import biases, saved
+from adapters_store.formats.peft.biases import BASE_BIAS
+from adapters_store.formats.peft.convert import scaled_rows_transposed, transposed
+from adapters_store.formats.peft.draft import Draft, piece
+from adapters_store.formats.peft.modules import group, sites
+from adapters_store.formats.peft.settings import AdaLoraSettings, read_settings
+from adapters_store.formats.peft.targets import report_targets
+from adapters_store.primitives.low_rank import LowRankPart
+
+A, B, E = ".lora_A", ".lora_B", ".lora_E"
+_RANK_OFFSET = 1e-5
+"""PEFT divides by the rank plus this."""
+
+
+def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+    """Add what the adapter becomes to ``draft``, or the reasons why it cannot be.
+
+    The update is ``x (A * E)^T B^T alpha / (r + 1e-5)``, with the rank of the saved tensors.
+    """
+    settings = read_settings(draft, AdaLoraSettings, config)
+    if settings is None:
+        return
+    saved.refuse_embeddings(draft)
+    placed = list(sites(draft, group(draft, (A, B, E, BASE_BIAS))))
+    for module, site in placed:
+        stored = draft.tensors.get(module.names.get(A, ""))
+        rank = stored.shape[0] if stored is not None and len(stored.shape) == 2 else 0
+        a = draft.take(module.names.get(A, module.path + A), (rank, site.in_features))
+        b = draft.take(module.names.get(B, module.path + B), (site.out_features, rank))
+        e = draft.take(module.names.get(E, module.path + E), (rank, 1))
+        biases.plan_site(draft, settings.bias, module, site)
+        if a is None or b is None or e is None:
+            continue
+        if rank == 0:
+            draft.note("no_effect", f"{module.path!r} was pruned to rank 0", module.path)
+            continue
+        alpha = settings.lora_alpha if settings.lora_alpha > 0 else float(rank)
+        stem = f"{site.name}/low_rank"
+        draft.add(
+            LowRankPart(site=site.name, rank=rank, scale=alpha / (rank + _RANK_OFFSET)),
+            piece(f"{stem}/a", scaled_rows_transposed, a, e),
+            piece(f"{stem}/b", transposed, b),
+        )
+    saved.plan(draft, settings)
+    biases.plan_others(draft, settings.bias)
+    report_targets(draft, settings, placed)

@@ -1,0 +1,56 @@
+"""IA3: ``scale`` parts on the input of feed-forward modules, on the output of all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters_store.errors import InvalidArtefactError
+from adapters_store.formats.peft import saved
+from adapters_store.formats.peft.convert import flattened
+from adapters_store.formats.peft.draft import Draft, piece
+from adapters_store.formats.peft.modules import Module, group, sites
+from adapters_store.formats.peft.patterns import Pattern
+from adapters_store.formats.peft.settings import Ia3Settings, read_settings
+from adapters_store.formats.peft.targets import report_targets
+from adapters_store.primitives.scale import ScalePart
+
+VECTOR = ".ia3_l"
+
+
+def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+    """Add what the adapter becomes to ``draft``, or the reasons why it cannot be."""
+    settings = read_settings(draft, Ia3Settings, config)
+    if settings is None:
+        return
+    saved.refuse_embeddings(draft)
+    placed = list(sites(draft, group(draft, (VECTOR,))))
+    for module, site in placed:
+        is_input = _is_feed_forward(draft, settings, module)
+        if is_input is None:
+            continue
+        shape = (1, site.in_features) if is_input else (site.out_features, 1)
+        vector = draft.take(module.names[VECTOR], shape)
+        if vector is not None:
+            part = ScalePart(site=site.name, side="input" if is_input else "output")
+            draft.add(part, piece(f"{site.name}/scale/{part.side}", flattened, vector))
+    saved.plan(draft, settings)
+    report_targets(draft, settings, placed)
+    if settings.fan_in_fan_out:
+        draft.note("recorded", "fan_in_fan_out concerns merging only", "fan_in_fan_out")
+
+
+def _is_feed_forward(draft: Draft, settings: Ia3Settings, module: Module) -> bool | None:
+    """Whether ``feedforward_modules`` names the module; None, with the reason, if unreadable.
+
+    PEFT compares the ends of names, dots or not.
+    """
+    names = settings.feedforward_modules
+    if names is None or isinstance(names, list):
+        return any(module.path.endswith(name) for name in names or [])
+    try:
+        return Pattern(names).matches(module.path, draft.meter)
+    except InvalidArtefactError as error:
+        draft.tensors.pop(module.names[VECTOR])
+        draft.reject("unsupported_option", error.message, "feedforward_modules")
+        return None

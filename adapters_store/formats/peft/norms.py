@@ -1,0 +1,46 @@
+"""LayerNorm tuning: whole norms of the task's own, as ``override`` parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters_store.formats.peft import saved
+from adapters_store.formats.peft.convert import as_stored
+from adapters_store.formats.peft.draft import Draft, piece
+from adapters_store.formats.peft.modules import find_vector, group
+from adapters_store.formats.peft.settings import NormSettings, read_settings
+from adapters_store.primitives.override import OverridePart
+
+WEIGHT, BIAS = ".ln_tuning_layers.weight", ".ln_tuning_layers.bias"
+
+
+def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+    """Add what the adapter becomes to ``draft``, or the reasons why it cannot be."""
+    settings = read_settings(draft, NormSettings, config)
+    if settings is None:
+        return
+    saved.refuse_embeddings(draft)
+    seen: dict[str, str] = {}
+    for module in group(draft, (WEIGHT, BIAS)):
+        for suffix, name in module.names.items():
+            parameter = "weight" if suffix == WEIGHT else "bias"
+            vector = find_vector(draft, f"{module.path}.{parameter}")
+            if vector is None:
+                draft.tensors.pop(name)
+                draft.reject(
+                    "incompatible",
+                    f"{module.path!r} is not a norm of backbone {draft.backbone.name!r} "
+                    f"({draft.backbone.family})",
+                    name,
+                )
+            elif vector.name in seen:
+                draft.tensors.pop(name)
+                message = f"{seen[vector.name]!r} and {name!r} are both {vector.name!r}"
+                draft.reject("extra_tensor", message, name)
+            else:
+                seen[vector.name] = name
+                value = draft.take(name, (vector.size,))
+                part = OverridePart(vector=vector.name, operation="replace")
+                draft.add(part, piece(f"{vector.name}/override/value", as_stored, value))
+    saved.plan(draft, settings)

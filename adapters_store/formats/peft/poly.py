@@ -1,0 +1,171 @@
+"""Poly and multi-head routing: a bank with one routing per task, or one task's plain LoRA.
+
+Legend: S sites, T tasks, H heads, K skills, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from adapters_store.families.site import Site
+from adapters_store.formats.inspection import Piece, PlannedArtefact, TensorRef
+from adapters_store.formats.peft import saved
+from adapters_store.formats.peft.convert import as_stored
+from adapters_store.formats.peft.draft import Draft, piece
+from adapters_store.formats.peft.modules import Module, group, sites
+from adapters_store.formats.peft.settings import PolySettings, read_settings
+from adapters_store.formats.peft.targets import report_targets
+from adapters_store.primitives.low_rank import LowRankPart
+from adapters_store.primitives.mixture import BankPart
+from adapters_store.primitives.routing import LOGITS, WEIGHTS, RoutingPart
+
+if TYPE_CHECKING:
+    import torch
+
+A, B, ROUTER = ".poly_lora_A", ".poly_lora_B", ".poly_router.module_logits"
+_GATE_OFFSET = 1e-12
+"""PEFT adds this to the sum that normalises a gate."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bank:
+    """What one site of the file holds."""
+
+    site: Site
+    a: TensorRef
+    b: TensorRef
+    logits: TensorRef
+
+
+def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+    """Add what the tasks become to ``draft``, or the reasons why they cannot be."""
+    settings = read_settings(draft, PolySettings, config)
+    if settings is None:
+        return
+    saved.refuse_embeddings(draft)
+    placed = list(sites(draft, group(draft, (A, B, ROUTER))))
+    banks = [bank for module, site in placed if (bank := _take(draft, settings, module, site))]
+    saved.plan(draft, settings)
+    report_targets(draft, settings, placed)
+    task = draft.options.poly_task
+    if task is not None and task not in range(settings.n_tasks):
+        draft.reject(
+            "unsupported_option",
+            f"task {task} was asked for; the file has tasks 0 to {settings.n_tasks - 1}",
+            "n_tasks",
+        )
+    elif task is not None:
+        for bank in banks:
+            _add_task(draft, settings, bank, task)
+    elif banks and not draft.reasons:
+        _add_bank(draft, settings, banks)
+
+
+def _take(draft: Draft, settings: PolySettings, module: Module, site: Site) -> _Bank | None:
+    heads, skills, rank = settings.n_splits, settings.n_skills, settings.r
+    names = {end: module.names.get(end, module.path + end) for end in (A, B, ROUTER)}
+    if site.in_features % heads or site.out_features % heads:
+        draft.reject(
+            "incompatible",
+            f"n_splits {heads} does not divide the widths {site.in_features} and "
+            f"{site.out_features} of {module.path!r}",
+            module.path,
+        )
+        for name in module.names.values():
+            draft.tensors.pop(name)
+        return None
+    a = draft.take(names[A], (heads, skills, site.in_features // heads, rank))
+    b = draft.take(names[B], (heads, skills, rank, site.out_features // heads))
+    logits = draft.take(names[ROUTER], (settings.n_tasks, heads * skills))
+    return None if a is None or b is None or logits is None else _Bank(site, a, b, logits)
+
+
+def _add_bank(draft: Draft, settings: PolySettings, banks: Sequence[_Bank]) -> None:
+    """The bank, then a routing per task, each with the saved modules of the file."""
+    heads, skills = settings.n_splits, settings.n_skills
+    head_parts, head_pieces = draft.parts, draft.pieces
+    draft.parts, draft.pieces = [], []
+    for bank in banks:
+        name = bank.site.name
+        part = BankPart(
+            site=name,
+            rank=settings.r,
+            num_skills=skills,
+            num_heads=heads,
+            scale=1 / settings.r,
+        )
+        draft.add(
+            part,
+            piece(f"{name}/mixture/a", as_stored, bank.a),
+            piece(f"{name}/mixture/b", as_stored, bank.b),
+        )
+    draft.artefacts.append(
+        PlannedArtefact("bank", tuple(draft.parts), tuple(draft.pieces), suffix="-bank")
+    )
+    routing = RoutingPart(
+        sites=tuple(bank.site.name for bank in banks), num_skills=skills, num_heads=heads
+    )
+    sources = tuple(bank.logits for bank in banks)
+    for task in range(settings.n_tasks):
+        select = partial(_logits, task=task, num_heads=heads)
+        pieces = (
+            Piece(WEIGHTS, sources, partial(_weights, task=task, num_heads=heads)),
+            Piece(LOGITS, sources, select),
+        )
+        draft.artefacts.append(
+            PlannedArtefact(
+                "routing",
+                (routing, *head_parts),
+                (*pieces, *head_pieces),
+                suffix=f"-task-{task}",
+            )
+        )
+
+
+def _add_task(draft: Draft, settings: PolySettings, bank: _Bank, task: int) -> None:
+    name = bank.site.name
+    draft.add(
+        LowRankPart(site=name, rank=settings.r, scale=1 / settings.r),
+        piece(f"{name}/low_rank/a", partial(_mix_a, task=task), bank.a, bank.logits),
+        piece(f"{name}/low_rank/b", partial(_mix_b, task=task), bank.b, bank.logits),
+    )
+
+
+def _logits(tensors: Sequence[torch.Tensor], *, task: int, num_heads: int) -> torch.Tensor:
+    """One task's logits (S, H, K) from those of every site (T, H K)."""
+    import torch
+
+    return torch.stack([logits[task].reshape(num_heads, -1) for logits in tensors])
+
+
+def _weights(tensors: Sequence[torch.Tensor], *, task: int, num_heads: int) -> torch.Tensor:
+    """One task's weights (S, H, K) after the gate."""
+    return gate(_logits(tensors, task=task, num_heads=num_heads))
+
+
+def gate(logits: torch.Tensor) -> torch.Tensor:
+    """Poly's gate in evaluation: sigmoids over the last dimension, divided by their sum."""
+    sigmoids = logits.sigmoid()
+    return sigmoids / (sigmoids.sum(-1, keepdim=True) + _GATE_OFFSET)
+
+
+def _mix_a(tensors: Sequence[torch.Tensor], *, task: int) -> torch.Tensor:
+    """One task's ``a`` (in, r) from a bank's (H, K, in / H, r)."""
+    import torch
+
+    bank, logits = tensors
+    weights = gate(logits[task].reshape(bank.shape[:2]))
+    return torch.einsum("hk,hkdr->hdr", weights, bank).reshape(-1, bank.shape[-1])
+
+
+def _mix_b(tensors: Sequence[torch.Tensor], *, task: int) -> torch.Tensor:
+    """One task's ``b`` (r, out) from a bank's (H, K, r, out / H)."""
+    import torch
+
+    bank, logits = tensors
+    weights = gate(logits[task].reshape(bank.shape[:2]))
+    mixed = torch.einsum("hk,hkrd->hrd", weights, bank)
+    return mixed.transpose(0, 1).reshape(bank.shape[2], -1)
