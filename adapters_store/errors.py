@@ -117,6 +117,13 @@ class IncompatibleError(PatchbayError):
     default_hint = "Train or publish the adapter for the backbone that is served here."
 
 
+class NotServedError(IncompatibleError):
+    """A sound artefact with an effect that this server's engine does not run."""
+
+    code = "not_served"
+    default_hint = "Publish it to a store by the command, or serve it where its primitives run."
+
+
 class CorruptStoreError(PatchbayError):
     """Stored bytes that no longer match their digest."""
 

@@ -1,7 +1,8 @@
 """The few effects every trained method reduces to, one file each.
 
 Each row of :data:`PRIMITIVES` names a function ``prepare(parts, tensors, target) -> Prepared``
-(``routing`` takes the prepared bank as well).
+(``routing`` takes the prepared bank as well). Where a primitive runs some of its parts only, a row
+of :data:`LIMITS` names ``unserved(part) -> str | None``, which says what it does not run.
 """
 
 from __future__ import annotations
@@ -12,5 +13,8 @@ PRIMITIVES: dict[str, str] = {
     "routing": "serving.primitives.mixture:prepare_routing",
     "head": "serving.primitives.head:prepare",
 }
+LIMITS: dict[str, str] = {
+    "head": "serving.primitives.head:unserved",
+}
 
-__all__ = ["PRIMITIVES"]
+__all__ = ["LIMITS", "PRIMITIVES"]

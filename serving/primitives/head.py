@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -34,6 +34,15 @@ class Head:
     def num_bytes(self) -> int:
         """Bytes of both tensors."""
         return self.weight.nbytes + self.bias.nbytes
+
+
+def unserved(part: Any) -> str | None:
+    """What of a head does not run: another pooling, or a layer of its own before the labels."""
+    if part.pooling not in get_args(Pooling):
+        return f"pooling {part.pooling!r}; served: {', '.join(get_args(Pooling))}"
+    if part.dense_size is not None:
+        return f"a dense layer of width {part.dense_size} before the labels; served: none"
+    return None
 
 
 def prepare(parts: Sequence[Any], tensors: Mapping[str, Tensor], target: Target) -> Prepared:

@@ -15,16 +15,22 @@ from serving.primitives import PRIMITIVES
 from serving.primitives.mixture import Bank
 from serving.primitives.prepared import Prepared, Target
 from serving.residency.loader import ArtefactLoader
+from serving.servable import check_servable
 
 
 def load(loader: ArtefactLoader, digest: str, fingerprint: str) -> Loaded:
-    """Read one artefact; raises IncompatibleError when it belongs to another backbone."""
+    """Read one artefact.
+
+    Raises IncompatibleError when it belongs to another backbone, NotServedError when a part of it
+    has no serving primitive.
+    """
     manifest, tensors = loader.load(digest)
     if manifest.backbone != fingerprint:
         raise IncompatibleError(
             f"artefact {digest} was made for backbone {manifest.backbone}; "
             f"this engine serves {fingerprint}"
         )
+    check_servable(manifest)
     return manifest, tensors
 
 

@@ -26,6 +26,7 @@ TABLES = (
     ("training.objectives", "OBJECTIVES"),
     ("training.metrics", "METRICS"),
     ("serving.primitives", "PRIMITIVES"),
+    ("serving.primitives", "LIMITS"),
     ("patchbay.cli", "COMMANDS"),
     ("benchmarks.__main__", "BENCHMARKS"),
 )

@@ -17,7 +17,14 @@ from transformers import (
 
 from adapters_store.artefact import Artefact, build_artefact
 from adapters_store.backbone import Backbone
-from adapters_store.manifest import BankPart, HeadPart, LowRankPart, RoutingPart, TaskSignature
+from adapters_store.manifest import (
+    BankPart,
+    HeadPart,
+    LowRankPart,
+    Part,
+    RoutingPart,
+    TaskSignature,
+)
 from adapters_store.store import Store
 from serving.config import BackboneConfig, EngineSection, ServeConfig
 from serving.tenancy import hash_key
@@ -88,6 +95,21 @@ def text_adapter(
         )
     return build_artefact(
         kind="adapter", backbone=backbone, parts=parts, tensors=tensors, signature=signature
+    )
+
+
+def adapter_of(
+    backbone: Backbone, *parts: Part, seed: int = 0, signature: TaskSignature = TEXT
+) -> Artefact:
+    """An adapter of any parts with random tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    specs = [spec for part in parts for spec in part.tensor_specs(backbone.shapes)]
+    return build_artefact(
+        kind="adapter",
+        backbone=backbone,
+        parts=parts,
+        tensors={spec.name: torch.randn(spec.shape, generator=generator) for spec in specs},
+        signature=signature,
     )
 
 

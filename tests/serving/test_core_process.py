@@ -15,16 +15,19 @@ from pathlib import Path
 
 import pytest
 from live_server import LoopThread
-from serve_kit import fill_store, serve_config
+from serve_kit import adapter_of, fill_store, serve_config
 
 from adapters_store.backbone import Backbone
 from adapters_store.errors import (
     NotFoundError,
+    NotServedError,
     OverloadedError,
     PatchbayError,
     UnavailableError,
     UsageError,
 )
+from adapters_store.manifest import LowRankPart
+from adapters_store.primitives.bottleneck import BottleneckPart
 from adapters_store.store import Store
 from serving.config import BackboneConfig, EngineSection
 from serving.core.client import CoreClient
@@ -94,6 +97,31 @@ def test_rows_of_different_tasks_share_steps_and_messages(
     assert max(step.num_distinct_adapters for step in steps) == 2
     assert max(step.num_rows for step in steps) == 3
     assert len(steps) < sum(len(step.events) for step in steps)
+
+
+def test_an_adapter_that_the_engine_cannot_run_fails_alone(
+    loop: LoopThread, core: CoreClient, store: Path, byte_t5: Backbone
+) -> None:
+    block = byte_t5.shapes.anatomy.blocks[0].name
+    part = BottleneckPart(block=block, rank=2, activation="relu", reads="output", scale=1.0)
+    low_rank = LowRankPart(site="decoder.0.self.q", rank=2, scale=1.0)
+    with Store.open(store) as opened:
+        refused = opened.publish("acme/houlsby", adapter_of(byte_t5, part, low_rank)).digest
+    good = [None, digest_of(store, "acme/upper"), digest_of(store, "acme/routed")]
+    alone = [loop.run(collect(core, ask(adapter))) for adapter in good]
+
+    async def together() -> list[object]:
+        asked = [*good, refused, *good, refused]
+        calls = (collect(core, ask(adapter)) for adapter in asked)
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    for _ in range(2):
+        results = loop.run(together())
+        for failed in (results[3], results[7]):
+            assert isinstance(failed, NotServedError)
+            assert "primitive 'bottleneck'" in failed.message
+            assert "low_rank, mixture, routing, head" in failed.message
+        assert results[:3] == results[4:7] == alone
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""What the engine says it cannot run, part by part."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from serve_kit import adapter_of, label_adapter, routing_task, skill_bank, text_adapter
+
+from adapters_store.artefact import build_artefact
+from adapters_store.backbone import Backbone
+from adapters_store.errors import NotServedError
+from adapters_store.manifest import HeadPart, Part, TaskSignature
+from adapters_store.primitives import PRIMITIVES
+from adapters_store.primitives.bottleneck import BottleneckPart
+from adapters_store.primitives.override import OverridePart
+from adapters_store.primitives.prefix import PrefixPart
+from adapters_store.primitives.prompt import PromptPart
+from adapters_store.primitives.scale import ScalePart
+from serving import primitives
+from serving.servable import check_servable
+
+UNSERVED: list[Part] = [
+    ScalePart(site="decoder.0.self.k", side="output"),
+    BottleneckPart(
+        block="encoder.0.after_self", rank=2, activation="relu", reads="output", scale=1.0
+    ),
+    PrefixPart(attention="encoder.0.self", num_tokens=2, shifts_positions=False),
+    PromptPart(input="encoder", num_tokens=2, has_positions=False),
+    OverridePart(vector="encoder.0.self.norm.gain", operation="replace"),
+]
+LABELS = TaskSignature(task="classification", labels=("a", "b"))
+
+
+def test_what_is_trained_today_is_served(byte_t5: Backbone, word_bert: Backbone) -> None:
+    bank = skill_bank(byte_t5)
+    for artefact in (
+        text_adapter(byte_t5, 1),
+        bank,
+        routing_task(byte_t5, bank, 2),
+        label_adapter(word_bert, 3),
+    ):
+        check_servable(artefact.manifest)
+
+
+def test_every_primitive_is_served_or_refused_here() -> None:
+    assert {part.primitive for part in UNSERVED} | set(primitives.PRIMITIVES) == set(PRIMITIVES)
+    assert not {part.primitive for part in UNSERVED} & set(primitives.PRIMITIVES)
+
+
+@pytest.mark.parametrize("part", UNSERVED, ids=lambda part: part.primitive)
+def test_other_primitives_are_refused_by_name(byte_t5: Backbone, part: Part) -> None:
+    with pytest.raises(NotServedError, match=f"primitive '{part.primitive}'; served: low_rank"):
+        check_servable(adapter_of(byte_t5, part).manifest)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (HeadPart(num_labels=2, pooling="last"), "'head' with pooling 'last'; served: mean, cls"),
+        (HeadPart(num_labels=2, pooling="pooled"), "pooling 'pooled'"),
+        (HeadPart(num_labels=2, pooling="cls", dense_size=4), "a dense layer of width 4"),
+    ],
+)
+def test_heads_of_other_kinds_are_refused(word_bert: Backbone, part: Part, words: str) -> None:
+    with pytest.raises(NotServedError, match=words):
+        check_servable(adapter_of(word_bert, part, signature=LABELS).manifest)
+
+
+def test_each_problem_is_told_once(byte_t5: Backbone) -> None:
+    many = [
+        ScalePart(site=f"decoder.{i}.self.{site}", side="output") for i in (0, 1) for site in "kv"
+    ]
+    with pytest.raises(NotServedError) as caught:
+        check_servable(adapter_of(byte_t5, *many, UNSERVED[2]).manifest)
+    assert caught.value.message.count("'scale'") == 1
+    assert "'prefix'" in caught.value.message
+
+
+def test_a_head_with_pooling_by_mean_or_first_token_is_served(word_bert: Backbone) -> None:
+    for pooling in ("mean", "cls"):
+        part = HeadPart.model_validate({"num_labels": 2, "pooling": pooling})
+        width = word_bert.shapes.hidden_size
+        tensors = {"head/weight": torch.ones(2, width), "head/bias": torch.ones(2)}
+        artefact = build_artefact(
+            kind="adapter", backbone=word_bert, parts=[part], tensors=tensors, signature=LABELS
+        )
+        check_servable(artefact.manifest)
