@@ -18,7 +18,7 @@ from adapters_store.backbone import BackboneRecord
 from adapters_store.blobs import Blobs
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
-from adapters_store.catalog import history
+from adapters_store.catalog import history, listing
 from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.clock import moment
 from adapters_store.catalog.database import Database
@@ -110,11 +110,10 @@ class StoreReader:
         ``after`` is the ``tenant/name`` that the page before ended with. ``tag`` keeps those that
         carry it, or whose listed version does: ``status=reviewed``, or ``status`` for any value.
         """
-        if limit < 1:
-            raise UsageError(f"limit is {limit}; expected at least 1", param="limit")
+        _check_limit(limit)
         start = None if after is None else parse_name(after)
         with self._database.read() as connection:
-            found = version_rows.list_names(
+            found = listing.list_names(
                 connection,
                 tenant=tenant,
                 kind=kind,
@@ -124,10 +123,19 @@ class StoreReader:
             )
         return [self._bind(version) for version in found]
 
-    def versions(self, name: str) -> builtins.list[Version]:
-        """Every version of a name, deleted ones too, newest first; raises NotFoundError."""
+    def versions(
+        self, name: str, limit: int | None = None, before: int | None = None
+    ) -> builtins.list[Version]:
+        """Every version of a name, deleted ones too, newest first; raises NotFoundError.
+
+        ``limit`` bounds the page and ``before`` continues it: the number that the page before
+        ended with.
+        """
+        _check_limit(limit)
         with self._database.read() as connection:
-            found = version_rows.list_versions(connection, parse_name(name))
+            found = version_rows.list_versions(
+                connection, parse_name(name), limit=limit, before=before
+            )
         return [self._bind(version) for version in found]
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -212,3 +220,8 @@ class StoreReader:
 
     def _bind(self, version: Version) -> Version:
         return dataclasses.replace(version, read_manifest=self.manifest)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}; expected at least 1", param="limit")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Update, select, update
 
-from adapters_store.catalog import versions
+from adapters_store.catalog import newest, versions
 from adapters_store.catalog.journal import Journal
 from adapters_store.catalog.publishing import check_bank_is_live
 from adapters_store.catalog.schema import ARTEFACTS, NAMES, VERSIONS
@@ -32,10 +32,12 @@ def delete(journal: Journal, reference: Reference, *, reason: str) -> list[Versi
             raise DeletedError(f"{reference.full_name} is already deleted")
     else:
         doomed = [versions.resolve(connection, reference)]
-    chosen = _these(connection, reference, doomed).where(VERSIONS.c.deleted_at.is_(None))
+    name_id = versions.name_id(connection, reference)
+    chosen = _these(name_id, reference, doomed).where(VERSIONS.c.deleted_at.is_(None))
     note = check_note(reason, "reason")
     stamp = {"deleted_at": journal.at, "deleted_by": journal.actor, "delete_reason": note}
     connection.execute(chosen.values(stamp))
+    newest.refresh(connection, name_id)
     for digest in sorted({version.digest for version in doomed if version.kind == "bank"}):
         _check_no_dependents(connection, digest)
     for version in doomed:
@@ -55,8 +57,10 @@ def restore(journal: Journal, reference: Reference) -> list[Version]:
         found = [v for v in (versions.find(connection, reference),) if v.is_deleted]
     if not found:
         raise ConflictError(f"{reference} is not deleted; there is nothing to restore")
-    chosen = _these(connection, reference, found)
+    name_id = versions.name_id(connection, reference)
+    chosen = _these(name_id, reference, found)
     connection.execute(chosen.values(deleted_at=None, deleted_by=None, delete_reason=None))
+    newest.refresh(connection, name_id)
     for bank in sorted({version.bank for version in found if version.bank is not None}):
         try:
             check_bank_is_live(connection, bank)
@@ -69,9 +73,9 @@ def restore(journal: Journal, reference: Reference) -> list[Version]:
     return found
 
 
-def _these(connection: Connection, reference: Reference, found: Sequence[Version]) -> Update:
+def _these(name_id: int, reference: Reference, found: Sequence[Version]) -> Update:
     """An update of a bare name's every version, or of the one version that was found."""
-    chosen = update(VERSIONS).where(VERSIONS.c.name_id == versions.name_id(connection, reference))
+    chosen = update(VERSIONS).where(VERSIONS.c.name_id == name_id)
     return chosen if reference.is_bare else chosen.where(VERSIONS.c.number == found[0].number)
 
 

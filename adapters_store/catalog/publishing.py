@@ -115,7 +115,11 @@ def _add_version(journal: Journal, name_id: int, reference: Reference, manifest:
     counted = journal.connection.execute(
         update(NAMES)
         .where(NAMES.c.id == name_id)
-        .values(num_versions=NAMES.c.num_versions + 1)
+        .values(
+            num_versions=NAMES.c.num_versions + 1,
+            newest=NAMES.c.num_versions + 1,
+            newest_kind=manifest.kind,
+        )
         .returning(NAMES.c.num_versions)
     )
     number = int(counted.scalar_one())

@@ -63,7 +63,17 @@ NAMES = Table(
     Column("name", STRING, nullable=False),
     Column("num_versions", INTEGER, nullable=False),
     Column("created_at", STRING, nullable=False),
+    Column("newest", INTEGER),
+    Column("newest_kind", STRING),
     UniqueConstraint("tenant", "name"),
+    Index("names_by_kind", "newest_kind", "tenant", "name"),
+)
+Index(
+    "names_live",
+    NAMES.c.tenant,
+    NAMES.c.name,
+    sqlite_where=NAMES.c.newest.isnot(None),
+    postgresql_where=NAMES.c.newest.isnot(None),
 )
 VERSIONS = Table(
     "versions",

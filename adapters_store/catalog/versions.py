@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Row,
     ScalarSelect,
     Select,
@@ -15,18 +16,16 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    tuple_,
 )
 
-from adapters_store.catalog.schema import ALIASES, ARTEFACTS, NAMES, TAGS, VERSIONS
+from adapters_store.catalog.schema import ALIASES, ARTEFACTS, NAMES, VERSIONS
 from adapters_store.errors import DeletedError, NotFoundError
 from adapters_store.names import DEFAULT_ALIAS, LATEST_ALIAS, Reference
 from adapters_store.records import Version
 
 if TYPE_CHECKING:
-    from adapters_store.manifest import Kind
+    pass
 
-_OTHERS = VERSIONS.alias("others")
 # Part of the statement's text: a bound separator would be rendered anew at every execution.
 _COMMA: Any = literal_column("','")
 
@@ -40,13 +39,6 @@ def _aliases() -> ScalarSelect[Any]:
     )
 
 
-def _newest(*, is_live: bool = True) -> ScalarSelect[Any]:
-    query = select(_OTHERS.c.number).where(_OTHERS.c.name_id == NAMES.c.id)
-    if is_live:
-        query = query.where(_OTHERS.c.deleted_at.is_(None))
-    return query.order_by(_OTHERS.c.number.desc()).limit(1).correlate(NAMES).scalar_subquery()
-
-
 def _pointed_at() -> ScalarSelect[Any]:
     return (
         select(ALIASES.c.number)
@@ -56,28 +48,36 @@ def _pointed_at() -> ScalarSelect[Any]:
     )
 
 
-VERSION_ROWS = (
-    select(
-        NAMES.c.tenant,
-        NAMES.c.name,
-        VERSIONS,
-        ARTEFACTS.c.kind,
-        ARTEFACTS.c.backbone,
-        ARTEFACTS.c.bank,
-        ARTEFACTS.c.data_bytes,
-        _aliases().label("aliases"),
+def select_versions(names: FromClause, *, number: ColumnElement[int] | None = None) -> Select[Any]:
+    """Rows for ``as_version`` of the versions of ``names``, of one number each if one is given."""
+    is_theirs = VERSIONS.c.name_id == names.c.id
+    if number is not None:
+        is_theirs &= VERSIONS.c.number == number
+    return (
+        select(
+            names.c.tenant,
+            names.c.name,
+            VERSIONS,
+            ARTEFACTS.c.kind,
+            ARTEFACTS.c.backbone,
+            ARTEFACTS.c.bank,
+            ARTEFACTS.c.data_bytes,
+            _aliases().label("aliases"),
+        )
+        .join_from(names, VERSIONS, is_theirs)
+        .join(ARTEFACTS, ARTEFACTS.c.digest == VERSIONS.c.digest)
     )
-    .join_from(NAMES, VERSIONS, VERSIONS.c.name_id == NAMES.c.id)
-    .join(ARTEFACTS, ARTEFACTS.c.digest == VERSIONS.c.digest)
-)
+
+
+VERSION_ROWS = select_versions(NAMES)
 _OF_NAME = VERSION_ROWS.where(
     NAMES.c.tenant == bindparam("tenant"), NAMES.c.name == bindparam("name")
 )
 _BY_ALIAS = _OF_NAME.where(VERSIONS.c.number == _pointed_at())
-_BY_DEFAULT = _OF_NAME.where(
-    VERSIONS.c.number == func.coalesce(_pointed_at(), _newest(), _newest(is_live=False))
-)
-_BY_LATEST = _OF_NAME.where(VERSIONS.c.number == func.coalesce(_newest(), _newest(is_live=False)))
+# Numbers have no gaps, so the last one stands for a name without a live version.
+_NEWEST = func.coalesce(NAMES.c.newest, NAMES.c.num_versions)
+_BY_DEFAULT = _OF_NAME.where(VERSIONS.c.number == func.coalesce(_pointed_at(), _NEWEST))
+_BY_LATEST = _OF_NAME.where(VERSIONS.c.number == _NEWEST)
 _BY_NUMBER = _OF_NAME.where(VERSIONS.c.number == bindparam("number"))
 _BY_DIGEST = (
     _OF_NAME.where(VERSIONS.c.digest == bindparam("digest"))
@@ -122,51 +122,26 @@ def resolve(connection: Connection, reference: Reference) -> Version:
     return version
 
 
-def list_names(
+def list_versions(
     connection: Connection,
+    reference: Reference,
     *,
-    tenant: str | None,
-    kind: Kind | None,
-    limit: int,
-    after: Reference | None,
-    tag: tuple[str, str | None] | None = None,
+    limit: int | None = None,
+    before: int | None = None,
 ) -> list[Version]:
-    """The newest live version of each name, by tenant and name, after a name (exclusive).
+    """A page of a name's versions, deleted ones too, newest first, below a number (exclusive).
 
-    ``tag`` is a key with its value, None for any; the name or its newest live version carries it.
+    Raises NotFoundError for an unknown name.
     """
-    query = VERSION_ROWS.where(VERSIONS.c.number == _newest())
-    if tenant is not None:
-        query = query.where(NAMES.c.tenant == tenant)
-    if kind is not None:
-        query = query.where(ARTEFACTS.c.kind == kind)
-    if tag is not None:
-        query = query.where(*_tagged(*tag))
-    if after is not None:
-        query = query.where(tuple_(NAMES.c.tenant, NAMES.c.name) > (after.tenant, after.name))
-    query = query.order_by(NAMES.c.tenant, NAMES.c.name).limit(limit)
-    return [as_version(row) for row in connection.execute(query)]
-
-
-def _tagged(key: str, value: str | None) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Names that carry the tag somewhere, by index, and among them those with it in place."""
-    has_tag = [TAGS.c.key == key] if value is None else [TAGS.c.key == key, TAGS.c.value == value]
-    is_here = (TAGS.c.name_id == VERSIONS.c.name_id) & (
-        (TAGS.c.number == 0) | (TAGS.c.number == VERSIONS.c.number)
-    )
-    return (
-        NAMES.c.id.in_(select(TAGS.c.name_id).where(*has_tag)),
-        select(TAGS.c.key).where(*has_tag, is_here).exists(),
-    )
-
-
-def list_versions(connection: Connection, reference: Reference) -> list[Version]:
-    """Every version of a name, deleted ones too, newest first; raises NotFoundError."""
-    values = {"tenant": reference.tenant, "name": reference.name}
     query = _OF_NAME.order_by(VERSIONS.c.number.desc())
+    if limit is not None:
+        query = query.limit(limit)
+    if before is not None:
+        query = query.where(VERSIONS.c.number < before)
+    values = {"tenant": reference.tenant, "name": reference.name}
     found = [as_version(row) for row in connection.execute(query, values)]
     if not found:
-        raise _not_found(connection, reference)
+        name_id(connection, reference)
     return found
 
 

@@ -177,21 +177,6 @@ def test_help_imports_no_command_and_starts_quickly():
     assert all(f"  {name} " in report.stdout for name in COMMANDS)
 
 
-def test_listing_imports_no_torch_and_no_model(tmp_path: Path, t5: Backbone):
-    with Store.open(tmp_path) as store:
-        store.add_backbone(t5)
-        store.publish("acme/echo", low_rank(t5))
-    report = _python(
-        "import sys\n"
-        "from patchbay.cli import main\n"
-        f"code = main(['adapters', 'ls', '--store', {str(tmp_path)!r}])\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'pydantic'} & set(sys.modules)\n"
-        "print(code, sorted(heavy), file=sys.stderr)\n"
-    )
-    assert report.stderr == "0 []\n"
-    assert "acme/echo" in report.stdout
-
-
 def test_registry_modules_import_no_torch():
     names = "artefact backbone catalog.postgres cli difference formats.importing formats.sources "
     names += "manifest names reader store validation verify"

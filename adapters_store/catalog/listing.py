@@ -1,0 +1,57 @@
+"""Pages of names: a walk along one index, then one look-up for each name of the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, Connection, select, tuple_
+
+from adapters_store.catalog.schema import NAMES, TAGS
+from adapters_store.catalog.versions import as_version, select_versions
+from adapters_store.names import Reference
+from adapters_store.records import Version
+
+if TYPE_CHECKING:
+    from adapters_store.manifest import Kind
+
+
+def list_names(
+    connection: Connection,
+    *,
+    tenant: str | None,
+    kind: Kind | None,
+    limit: int,
+    after: Reference | None,
+    tag: tuple[str, str | None] | None = None,
+) -> list[Version]:
+    """The newest live version of each name, by tenant and name, after a name (exclusive).
+
+    ``tag`` is a key with its value, None for any; the name or its newest live version carries it.
+    """
+    # The names are chosen, ordered and cut before anything is joined to them, so that no planner
+    # can prefer to join first.
+    names = select(NAMES.c.id, NAMES.c.tenant, NAMES.c.name, NAMES.c.newest)
+    names = names.where(NAMES.c.newest.isnot(None))
+    if kind is not None:
+        names = names.where(NAMES.c.newest_kind == kind)
+    if tenant is not None:
+        names = names.where(NAMES.c.tenant == tenant)
+    if tag is not None:
+        names = names.where(*_tagged(*tag))
+    if after is not None:
+        names = names.where(tuple_(NAMES.c.tenant, NAMES.c.name) > (after.tenant, after.name))
+    page = names.order_by(NAMES.c.tenant, NAMES.c.name).limit(limit).subquery("page")
+    query = select_versions(page, number=page.c.newest).order_by(page.c.tenant, page.c.name)
+    return [as_version(row) for row in connection.execute(query)]
+
+
+def _tagged(key: str, value: str | None) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Names that carry the tag somewhere, by index, and among them those with it in place."""
+    has_tag = [TAGS.c.key == key] if value is None else [TAGS.c.key == key, TAGS.c.value == value]
+    is_here = (TAGS.c.name_id == NAMES.c.id) & (
+        (TAGS.c.number == 0) | (TAGS.c.number == NAMES.c.newest)
+    )
+    return (
+        NAMES.c.id.in_(select(TAGS.c.name_id).where(*has_tag)),
+        select(TAGS.c.key).where(*has_tag, is_here).exists(),
+    )
