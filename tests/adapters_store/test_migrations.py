@@ -6,13 +6,19 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy import Connection, MetaData, inspect
+from sqlalchemy import Connection, MetaData, insert, inspect, select
 
-from adapters_store.catalog import open_catalog
+from adapters_store.catalog import migrations, open_catalog
 from adapters_store.catalog.migrations import MIGRATIONS, SCHEMA_VERSION
-from adapters_store.catalog.schema import METADATA
+from adapters_store.catalog.migrations import v0001_initial as old
+from adapters_store.catalog.schema import METADATA, NAMES
 from adapters_store.errors import NotFoundError, UnavailableError
 
+NAMED_STATES = {
+    "live": [("adapter", False), ("routing", False)],
+    "fell-back": [("adapter", False), ("routing", True)],
+    "gone": [("adapter", True)],
+}
 OPENER = """
 import sys
 from adapters_store.catalog import open_catalog
@@ -103,3 +109,33 @@ def test_processes_that_open_a_new_catalog_at_once_make_one(catalog_url):
         process.stdin.flush()
     answers = [process.communicate(timeout=120)[0] for process in processes]
     assert answers == [f"{list(range(1, len(MIGRATIONS) + 1))}\n"] * 4
+
+
+def test_an_older_catalog_learns_each_names_newest_live_version(catalog_url, monkeypatch):
+    with monkeypatch.context() as older:
+        for name in list(MIGRATIONS)[2:]:
+            older.delitem(migrations.MIGRATIONS, name)
+        catalog = open_catalog(catalog_url)
+    at = {"created_at": "2026-03-01T12:00:00.000+00:00"}
+    with catalog.write() as connection:
+        backbone = {"fingerprint": "f", "name": "tiny", "family": "t5", "config": "{}"}
+        connection.execute(insert(old.BACKBONES).values(backbone | at))
+        for kind in ("adapter", "routing"):
+            sizes = {"data_bytes": 1, "manifest_bytes": 1}
+            digests = dict.fromkeys(("digest", "data_digest", "content_digest"), kind)
+            artefact = {"kind": kind, "backbone": "f", **sizes, **digests}
+            connection.execute(insert(old.ARTEFACTS).values(artefact | at))
+        for key, (name, states) in enumerate(NAMED_STATES.items(), start=1):
+            row = {"id": key, "tenant": "acme", "name": name, "num_versions": len(states)}
+            connection.execute(insert(old.NAMES).values(row | at))
+            for number, (kind, is_deleted) in enumerate(states, start=1):
+                version = {"name_id": key, "number": number, "digest": kind, "actor": "ann"}
+                version["deleted_at"] = at["created_at"] if is_deleted else None
+                connection.execute(insert(old.VERSIONS).values(version | at))
+    catalog.close()
+    catalog = open_catalog(catalog_url)
+    with catalog.read() as connection:
+        query = select(NAMES.c.name, NAMES.c.newest, NAMES.c.newest_kind).order_by(NAMES.c.id)
+        found = [tuple(row) for row in connection.execute(query)]
+    catalog.close()
+    assert found == [("live", 2, "routing"), ("fell-back", 1, "adapter"), ("gone", None, None)]

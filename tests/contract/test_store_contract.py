@@ -188,6 +188,48 @@ def test_listing_is_by_name_in_pages(store, t5, bert):
         store.list(limit=0)
 
 
+def test_listings_follow_the_newest_live_version_and_its_kind(store, t5):
+    shared = bank(t5)
+    store.publish("b/bank", shared)
+    store.publish("a/task", low_rank(t5))
+    store.publish("a/task", routing(t5, shared))
+
+    def listed(kind=None):
+        return [version.reference.partition("@")[0] for version in store.list("a", kind)]
+
+    assert listed() == listed("routing") == ["a/task:2"]
+    assert listed("adapter") == []
+    store.delete("a/task:2")
+    assert listed() == listed("adapter") == ["a/task:1"]
+    assert listed("routing") == []
+    store.delete("a/task:1")
+    assert listed() == listed("adapter") == listed("routing") == []
+    store.restore("a/task:1")
+    assert listed() == listed("adapter") == ["a/task:1"]
+    store.restore("a/task:2")
+    assert listed() == listed("routing") == ["a/task:2"]
+    store.publish("a/task", low_rank(t5, seed=9))
+    assert listed() == listed("adapter") == ["a/task:3"]
+
+
+def test_versions_come_in_pages_from_the_newest(store, t5):
+    for seed in range(5):
+        store.publish("a/task", low_rank(t5, seed=seed))
+
+    def numbers(**options):
+        return [version.number for version in store.versions("a/task", **options)]
+
+    assert numbers() == [5, 4, 3, 2, 1]
+    assert numbers(limit=2) == [5, 4]
+    assert numbers(limit=2, before=4) == [3, 2]
+    assert numbers(limit=2, before=2) == [1]
+    assert numbers(before=1) == []
+    with pytest.raises(UsageError):
+        store.versions("a/task", limit=0)
+    with pytest.raises(NotFoundError):
+        store.versions("a/tusk", limit=2, before=1)
+
+
 def test_generation_grows_with_every_change_and_no_read(three):
     start = three.generation()
     three.resolve("acme/task")
