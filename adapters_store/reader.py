@@ -14,7 +14,6 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from adapters_store.backbone import BackboneRecord
 from adapters_store.blobs import Blobs
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from adapters_store.artefact import Artefact
+    from adapters_store.backbone import BackboneRecord
     from adapters_store.manifest import Kind, Manifest
 
 _MAX_CACHED_MANIFESTS = 4096

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
-from adapters_store.backbone import Backbone, BackboneRecord
 from adapters_store.blobs.local import LocalBlobs
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
@@ -38,6 +37,7 @@ from adapters_store.records import Version
 
 if TYPE_CHECKING:
     from adapters_store.artefact import Artefact
+    from adapters_store.backbone import Backbone, BackboneRecord
     from adapters_store.manifest import Manifest
 
 CATALOG_FILE = "catalog.sqlite"

@@ -1,6 +1,6 @@
 """A PostgreSQL server for tests and benchmarks; ``python -m benchmarks.services COMMAND...`` too.
 
-The variable ``PATCHBAY_TEST_POSTGRES`` names a server where schemas may be made and dropped.
+The variable ``PATCHBAY_TEST_POSTGRES`` names a server where databases may be made and dropped.
 Without it a private one is started from the installed binaries: its data in a temporary folder, on
 loopback alone, with a random password, durable as in production, gone afterwards. Given a command,
 this runs it with the variable set and exits with its exit code. Standard library only.
@@ -70,7 +70,7 @@ def _programs() -> Path:
     if not usable:
         raise ServiceMissingError(
             "PostgreSQL is not installed: install it (Debian: apt-get install postgresql), or set "
-            f"{VARIABLE} to the URL of a server where schemas may be made"
+            f"{VARIABLE} to the URL of a server where databases may be made"
         )
     return max(usable, key=lambda path: [int(part) for part in re.findall(r"[0-9]+", str(path))])
 
@@ -173,17 +173,15 @@ def _is_up(programs: Path, process: subprocess.Popen[bytes], port: int) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Fast shutdown; immediate where that takes too long."""
-    for chosen in (signal.SIGINT, signal.SIGQUIT):
-        if process.poll() is not None:
-            return
-        process.send_signal(chosen)
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            continue
-    process.kill()
-    process.wait()
+    """Immediate shutdown, without a last checkpoint: the data goes away with the server."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGQUIT)
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def main(command: list[str]) -> int:

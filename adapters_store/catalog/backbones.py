@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Row, insert, select
 
-from adapters_store.backbone import BackboneRecord
 from adapters_store.canonical import canonical_json
 from adapters_store.catalog.journal import Journal
 from adapters_store.catalog.schema import BACKBONES
 from adapters_store.errors import ConflictError
 from adapters_store.ledger.events import Subject
+
+if TYPE_CHECKING:
+    from adapters_store.backbone import BackboneRecord
 
 
 def add(journal: Journal, record: BackboneRecord) -> BackboneRecord:
@@ -52,9 +56,7 @@ def add(journal: Journal, record: BackboneRecord) -> BackboneRecord:
         name=record.name,
         family=record.family,
     )
-    return BackboneRecord(
-        record.name, record.fingerprint, record.family, dict(record.config), created_at
-    )
+    return dataclasses.replace(record, config=dict(record.config), created_at=created_at)
 
 
 def find(
@@ -76,6 +78,8 @@ def list_all(connection: Connection) -> list[BackboneRecord]:
 
 
 def _record(row: Row[tuple[object, ...]]) -> BackboneRecord:
+    from adapters_store.backbone import BackboneRecord
+
     fields = row._mapping
     return BackboneRecord(
         fields["name"],

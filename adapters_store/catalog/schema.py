@@ -16,7 +16,7 @@ from sqlalchemy import (
     update,
 )
 
-from adapters_store.catalog.columns import INTEGER, STRING, TEXT
+from adapters_store.catalog.columns import INTEGER, STRING, TEXT, partial_index
 
 METADATA = MetaData()
 
@@ -68,13 +68,7 @@ NAMES = Table(
     UniqueConstraint("tenant", "name"),
     Index("names_by_kind", "newest_kind", "tenant", "name"),
 )
-Index(
-    "names_live",
-    NAMES.c.tenant,
-    NAMES.c.name,
-    sqlite_where=NAMES.c.newest.isnot(None),
-    postgresql_where=NAMES.c.newest.isnot(None),
-)
+partial_index("names_live", NAMES, "tenant, name", where="newest IS NOT NULL")
 VERSIONS = Table(
     "versions",
     METADATA,
@@ -91,12 +85,7 @@ VERSIONS = Table(
     Column("purge_reason", STRING),
     Index("versions_by_digest", "name_id", "digest"),
 )
-Index(
-    "versions_deleted",
-    VERSIONS.c.deleted_at,
-    sqlite_where=VERSIONS.c.deleted_at.isnot(None),
-    postgresql_where=VERSIONS.c.deleted_at.isnot(None),
-)
+partial_index("versions_deleted", VERSIONS, "deleted_at", where="deleted_at IS NOT NULL")
 ALIASES = Table(
     "aliases",
     METADATA,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -22,9 +22,6 @@ from adapters_store.catalog.schema import ALIASES, ARTEFACTS, NAMES, VERSIONS
 from adapters_store.errors import DeletedError, NotFoundError
 from adapters_store.names import DEFAULT_ALIAS, LATEST_ALIAS, Reference
 from adapters_store.records import Version
-
-if TYPE_CHECKING:
-    pass
 
 # Part of the statement's text: a bound separator would be rendered anew at every execution.
 _COMMA: Any = literal_column("','")

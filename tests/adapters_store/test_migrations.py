@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, MetaData, insert, inspect, select
@@ -48,13 +49,18 @@ def described(connection: Connection) -> dict[str, object]:
                 key["column_names"] for key in inspector.get_unique_constraints(table)
             ),
             "indexes": sorted(
-                (index["name"], index["column_names"], index["unique"])
+                (index["name"], index["column_names"], index["unique"], options_of(index))
                 for index in inspector.get_indexes(table)
             ),
         }
         for table in inspector.get_table_names()
         if table != SCHEMA_VERSION.name
     }
+
+
+def options_of(index: dict[str, Any]) -> list[str]:
+    """What is special about an index, such as the condition of a partial one."""
+    return sorted(f"{name}: {value}" for name, value in index.get("dialect_options", {}).items())
 
 
 def test_the_migrations_give_exactly_the_tables_that_queries_see(catalog_url):

@@ -13,8 +13,20 @@ from store_kit import low_rank
 from adapters_store.backbone import Backbone
 from adapters_store.store import Store
 
-BUDGET_S, NUM_ATTEMPTS = 0.5, 5
-HEAVY = ("torch", "transformers", "numpy", "pydantic", "yaml", "httpx", "psycopg", "boto3", "ray")
+BUDGET_S, NUM_ATTEMPTS = 0.5, 10
+HEAVY = (
+    "torch",
+    "transformers",
+    "numpy",
+    "pydantic",
+    "yaml",
+    "httpx",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql",
+    "boto3",
+    "cryptography",
+    "ray",
+)
 
 
 @pytest.fixture(scope="module")

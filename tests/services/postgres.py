@@ -15,7 +15,7 @@ from benchmarks.services import ServiceMissingError, postgres_server
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a server where schemas may be made. Skips without one, but never in CI."""
+    """The URL of a server where databases may be made. Skips without one, but never in CI."""
     with ExitStack() as stack:
         try:
             url = stack.enter_context(postgres_server())
@@ -28,27 +28,22 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def new_postgres_url(postgres: str) -> Iterator[Callable[[], str]]:
-    """A function that gives the URL of a catalog in a new schema; all are dropped at the end."""
-    schemas: list[str] = []
-
-    def make() -> str:
-        schemas.append(f"test_{uuid.uuid4().hex}")
-        return in_schema(postgres, schemas[-1])
-
-    yield make
+    """A function that gives the URL of a catalog in a new schema, in a database of this run."""
     import psycopg
 
+    database = f"patchbay_test_{uuid.uuid4().hex}"
     with psycopg.connect(postgres, autocommit=True) as connection:
-        for schema in schemas:
-            connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        connection.execute(f"CREATE DATABASE {database} ENCODING 'UTF8' TEMPLATE template0")
+    parts = urlsplit(postgres)
+    query = f"{parts.query}&" if parts.query else ""
+    yield lambda: parts._replace(
+        path=f"/{database}", query=f"{query}schema=test_{uuid.uuid4().hex}"
+    ).geturl()
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
 
 
 @pytest.fixture
 def postgres_url(new_postgres_url: Callable[[], str]) -> str:
     """The URL of a catalog that no other test sees."""
     return new_postgres_url()
-
-
-def in_schema(url: str, schema: str) -> str:
-    """The URL of that schema on that server."""
-    return f"{url}{'&' if urlsplit(url).query else '?'}schema={schema}"

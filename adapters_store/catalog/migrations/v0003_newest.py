@@ -52,15 +52,8 @@ def upgrade(connection: Connection) -> None:
         .scalar_subquery()
     )
     connection.execute(update(NAMES).values(newest_kind=kind))
-    is_live = NAMES.c.newest.isnot(None)
-    create_indexes(
-        connection,
-        Index("names_by_kind", NAMES.c.newest_kind, NAMES.c.tenant, NAMES.c.name),
-        Index(
-            "names_live",
-            NAMES.c.tenant,
-            NAMES.c.name,
-            sqlite_where=is_live,
-            postgresql_where=is_live,
-        ),
+    by_kind = Index("names_by_kind", NAMES.c.newest_kind, NAMES.c.tenant, NAMES.c.name)
+    create_indexes(connection, by_kind)
+    connection.exec_driver_sql(
+        "CREATE INDEX names_live ON names (tenant, name) WHERE newest IS NOT NULL"
     )
