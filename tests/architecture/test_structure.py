@@ -24,6 +24,7 @@ TABLES = (
     ("training.methods", "METHODS"),
     ("training.methods.routing", "GATES"),
     ("training.objectives", "OBJECTIVES"),
+    ("training.reference", "REFERENCES"),
     ("training.metrics", "METRICS"),
     ("serving.primitives", "PRIMITIVES"),
     ("serving.primitives", "LIMITS"),
