@@ -60,6 +60,8 @@ class AdaptedLinear(nn.Module):
         if not torch.is_grad_enabled() and self._kept and self._kept[0] == context.version:
             return self._kept[1]
         effect = self.method.effect(context.tasks)
+        if context.recorded is not None:
+            effect = context.recorded.setdefault(self.method.site.name, effect)
         if len(context.tasks) > 1:
             effect = effect.of_rows(context.rows)
         self._kept = None if torch.is_grad_enabled() else (context.version, effect)
