@@ -12,6 +12,9 @@ from adapters_store.lazy import resolve
 BENCHMARKS: dict[str, str] = {
     "adaptation": "benchmarks.adaptation:run",
     "heterogeneity": "benchmarks.heterogeneity:run",
+    "alignment": "benchmarks.alignment:run",
+    "suite": "benchmarks.suite:run",
+    "superni": "benchmarks.superni:run",
     "textcls": "benchmarks.textcls:run",
 }
 

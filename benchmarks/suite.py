@@ -1,0 +1,114 @@
+"""The generated suite: eleven arms learn its held-out tasks on the bundled backbone, frozen.
+
+Every source is pretrained anew on the 48 seen tasks, the same steps for each; the bank that comes
+with the package, which learned together with the backbone, is left out. Runs are kept in
+``runs/suite``: a benchmark that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arms import ARMS, pretraining
+from benchmarks.few_shot import Comparison, difference, means, run_cells, source, task_table
+from benchmarks.report import Report
+from benchmarks.superni import PAIRS
+from patchbay import bundled
+from training.adapt import AdaptConfig, Teacher
+from training.recipe import BackboneSection, Recipe, TasksSection, TrainSection
+from training.sources import load_tasks, suite_task
+from training.suite import HELD_OUT
+from training.task import Task
+
+FOLDER = Path("runs") / "suite"
+SITES = ("self.q", "self.v", "cross.q", "cross.o", "ffn.in", "ffn.out")
+NUM_FEW, NUM_DEV, NUM_TEST = 32, 16, 50
+SEEDS, STEPS = 3, 600
+
+
+def seen_tasks() -> list[Task]:
+    """The suite's seen tasks."""
+    return load_tasks(TasksSection(names=("seen",), num_train=2000, num_dev=4, num_test=0))
+
+
+def few_shot(name: str, seed: int) -> Task:
+    """A held-out task: few examples and dev by seed, the test inputs always the same."""
+    drawn = suite_task(name, TasksSection(num_train=NUM_FEW, num_dev=NUM_DEV, seed=seed))
+    fixed = suite_task(name, TasksSection(num_train=1, num_dev=0, num_test=NUM_TEST))
+    return replace(drawn, test=fixed.test)
+
+
+def recipe(steps: int) -> Recipe:
+    """The pretraining that every source shares but for its method."""
+    return Recipe(
+        name="suite",
+        max_input_tokens=96,
+        max_output_tokens=48,
+        backbone=BackboneSection(source=str(bundled.BACKBONE_FOLDER)),
+        train=TrainSection(
+            steps=steps,
+            rows_per_step=24,
+            learning_rate=3e-3,
+            router_learning_rate=0.05,
+            log_every=50,
+            save_every=200,
+        ),
+    )
+
+
+def comparison(seeds: int) -> Comparison:
+    """What every arm shares in learning a new task."""
+    config = AdaptConfig(
+        init="uniform",
+        steps=24,
+        rows_per_step=16,
+        learning_rate=3e-3,
+        router_learning_rate=0.2,
+        eval_every=12,
+        eval_examples=NUM_DEV,
+        rank=8,
+        sites=SITES,
+        max_input_tokens=96,
+        max_output_tokens=48,
+    )
+    return Comparison(config, ("exact_match",), seeds)
+
+
+def sources(folder: Path, teacher: Teacher, steps: int, only: str | None = None) -> dict[str, Any]:
+    """Every pretrained source, or ``only`` one of them; each runs or resumes where needed."""
+    methods = pretraining(8, 8, 4, SITES, has_cross=True)
+    seen = seen_tasks()
+    return {
+        name: source(method, recipe(steps), seen, folder / name, teacher)
+        for name, method in methods.items()
+        if only in (None, name)
+    }
+
+
+def run(*, quick: bool) -> Report:
+    """The whole comparison; ``quick`` takes two steps of everything on one task."""
+    if quick:
+        return _run(FOLDER / "quick", steps=2, seeds=1, names=list(HELD_OUT[:1]))
+    return _run(FOLDER, steps=STEPS, seeds=SEEDS, names=list(HELD_OUT))
+
+
+def _run(folder: Path, *, steps: int, seeds: int, names: list[str]) -> Report:
+    teacher = Teacher.open(bundled.BACKBONE_FOLDER)
+    made = sources(folder, teacher, steps)
+    rows = run_cells(names, few_shot, teacher, made, comparison(seeds), folder)
+    lines = means(rows, "exact_match")
+    report = Report(
+        "suite",
+        {"steps": steps, "seeds": seeds, "examples": NUM_FEW, "dev": NUM_DEV, "test": NUM_TEST},
+        rows=[*lines, *task_table(rows, "exact_match")],
+    )
+    for first, second in PAIRS:
+        found = difference(rows, first, second, "exact_match")
+        if found is not None:
+            interval = {"mean": found.mean, "low": found.low, "high": found.high}
+            report.rows.append({"arm": f"{first} - {second}", **interval})
+    by_arm = {line["arm"]: line["mean"] for line in lines}
+    report.ratios = {f"exact_match_{arm.folder}": by_arm[arm.name] for arm in ARMS}
+    return report
