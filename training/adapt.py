@@ -13,14 +13,13 @@ from torch import nn
 
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
-from adapters_store.lazy import resolve
 from training import backbones
 from training.compile import compile_task, signature
 from training.evaluation import accuracy, predictions
 from training.injection import eject
 from training.loop import fit
 from training.model import AdaptedModel
-from training.objectives import OBJECTIVES
+from training.objectives import build_objective
 from training.objectives.base import Objective
 from training.provenance import data_digest, versions
 from training.recipe import BackboneSection, TrainSection
@@ -86,10 +85,10 @@ class Teacher:
 
     @classmethod
     def open(cls, folder: Path, *, kind: ObjectiveName | None = None) -> Self:
-        """Load the backbone in ``folder``; an encoder-decoder learns text, an encoder labels."""
+        """Load the backbone in ``folder``; a model that writes learns text, an encoder labels."""
         backbone = Backbone.from_folder(folder)
-        has_decoder = backbone.architecture.lm_head_path is not None
-        chosen: ObjectiveName = kind or ("text2text" if has_decoder else "classification")
+        can_write = backbone.shapes.anatomy.can_generate
+        chosen: ObjectiveName = kind or ("text2text" if can_write else "classification")
         section = BackboneSection(source=str(folder))
         model = backbones.load_model(section, chosen).eval()
         return cls(backbone, model, backbones.load_tokenizer(section), chosen)
@@ -150,13 +149,14 @@ class Teacher:
 
     def objective(self, task: Task, config: AdaptConfig) -> Objective:
         """The objective of one task on this backbone."""
-        objective: Objective = resolve(OBJECTIVES, self.kind, "objective")(
+        return build_objective(
+            self.kind,
+            self.model,
             self.tokenizer,
             max_input_tokens=config.max_input_tokens,
             max_output_tokens=config.max_output_tokens,
             labels=[task.labels],
         )
-        return objective
 
     def score(self, artefact: Artefact, task: Task, bank: Artefact | None = None) -> float:
         """Exact match of an artefact on the task's test split, as training computes it."""

@@ -9,6 +9,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     ByT5Tokenizer,
@@ -31,13 +32,15 @@ def load_tokenizer(section: BackboneSection) -> Any:
 
 
 def load_model(section: BackboneSection, objective: str) -> Any:
-    """The transformers model in float32: with a language head for text2text, bare otherwise."""
+    """The transformers model in float32: bare for classification, else with a language head.
+
+    Raises :class:`UsageError` where the model cannot learn that objective.
+    """
     logging.disable_progress_bar()  # the run reports its own progress
-    factory = AutoModelForSeq2SeqLM if objective == "text2text" else AutoModel
     if section.scratch is not None:
         settings = dict(section.scratch)
         config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        model = factory.from_config(config, dtype=torch.float32)
+        model = _factory(config, objective).from_config(config, dtype=torch.float32)
         if section.local_bias_peak is not None:
             start_local(model, section.local_bias_peak)
         return model
@@ -46,7 +49,23 @@ def load_model(section: BackboneSection, objective: str) -> Any:
     path = Path(section.source)
     if path.is_absolute() and not path.is_dir():
         raise UsageError(f"backbone folder {path} does not exist")
+    factory = _factory(AutoConfig.from_pretrained(section.source), objective)
     return factory.from_pretrained(section.source, dtype=torch.float32)
+
+
+def _factory(config: Any, objective: str) -> Any:
+    """The class of transformers that builds a model for the objective."""
+    values: dict[str, Any] = config.to_dict()
+    kind, anatomy = config.model_type, family_of(values).anatomy(values)
+    if hasattr(config, "patch_size"):
+        raise UsageError(f"a {kind} backbone reads patches; recipes train on text")
+    if objective == "classification":
+        if config.is_encoder_decoder:
+            raise UsageError(f"classification pools one stack; {kind} is an encoder-decoder")
+        return AutoModel
+    if not anatomy.can_generate:
+        raise UsageError(f"a {kind} backbone writes no text; train classification on it")
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 @torch.no_grad()

@@ -8,11 +8,10 @@ from pathlib import Path
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from adapters_store.errors import InvalidArtefactError
-from adapters_store.lazy import resolve
 from training import backbones
 from training.metrics import scores
 from training.model import AdaptedModel
-from training.objectives import OBJECTIVES
+from training.objectives import build_objective
 from training.objectives.base import Objective
 from training.recipe import BackboneSection
 from training.restore import restore
@@ -56,7 +55,9 @@ def artefact_accuracy(
     section = BackboneSection(source=str(folder))
     backbone = Backbone.from_folder(folder)
     model = restore(backbones.load_model(section, about.task), backbone, artefact, bank)
-    objective: Objective = resolve(OBJECTIVES, about.task, "objective")(
+    objective = build_objective(
+        about.task,
+        model.model,
         backbones.load_tokenizer(section),
         max_input_tokens=about.max_input_tokens,
         max_output_tokens=about.max_output_tokens,

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from adapters_store.errors import UsageError
 from adapters_store.families import Site
@@ -43,7 +44,7 @@ class AdaptedLinear(nn.Module):
     Input is (R, in), (R, S, in) or more leading row-wise dimensions; rows come first.
     """
 
-    def __init__(self, base: nn.Linear, method: SiteMethod, context: TaskContext) -> None:
+    def __init__(self, base: nn.Linear | Conv1D, method: SiteMethod, context: TaskContext) -> None:
         super().__init__()
         self.base = base
         self.method = method
@@ -52,8 +53,9 @@ class AdaptedLinear(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The frozen matrix; models read it to learn the compute dtype."""
-        return self.base.weight
+        """The frozen matrix, as the base keeps it; models read it to learn the compute dtype."""
+        weight: torch.Tensor = self.base.weight
+        return weight
 
     def _row_effect(self) -> Effect:
         context = self._context
@@ -80,19 +82,22 @@ def inject(
 ) -> dict[str, AdaptedLinear]:
     """Replace each site's module by an :class:`AdaptedLinear`; returns them by site name.
 
-    Raises :class:`UsageError` when a site's module is not a linear map of the stated size.
+    ``model`` is a transformers model of any class. Raises :class:`UsageError` when a site's module
+    is not a linear map of the stated size.
     """
     adapted: dict[str, AdaptedLinear] = {}
     for site in sites:
-        parent_path, _, leaf = site.module_path.rpartition(".")
-        parent = model.get_submodule(parent_path)
+        parent, leaf = _place(model, site)
         base = getattr(parent, leaf)
-        if not isinstance(base, nn.Linear):
-            raise UsageError(f"site {site.name} is a {type(base).__name__}; expected a Linear")
-        if (base.in_features, base.out_features) != (site.in_features, site.out_features):
+        if not isinstance(base, nn.Linear | Conv1D):
+            raise UsageError(
+                f"site {site.name} is a {type(base).__name__}; expected a Linear or a Conv1D"
+            )
+        found = _widths(base)
+        if found != (site.in_features, site.out_features):
             raise UsageError(
                 f"site {site.name}: expected {site.in_features} -> {site.out_features}, found "
-                f"{base.in_features} -> {base.out_features}"
+                f"{found[0]} -> {found[1]}"
             )
         wrapped = AdaptedLinear(base, methods[site.name], context)
         setattr(parent, leaf, wrapped)
@@ -103,5 +108,18 @@ def inject(
 def eject(model: nn.Module, adapted: Mapping[str, AdaptedLinear]) -> None:
     """Undo :func:`inject`: every site's own linear map returns to its place."""
     for wrapped in adapted.values():
-        parent_path, _, leaf = wrapped.method.site.module_path.rpartition(".")
-        setattr(model.get_submodule(parent_path), leaf, wrapped.base)
+        parent, leaf = _place(model, wrapped.method.site)
+        setattr(parent, leaf, wrapped.base)
+
+
+def _place(model: nn.Module, site: Site) -> tuple[nn.Module, str]:
+    """The module that holds the site's, and under which name; paths begin at the base model."""
+    parent_path, _, leaf = site.module_path.rpartition(".")
+    root: nn.Module = getattr(model, "base_model", model)
+    return root.get_submodule(parent_path), leaf
+
+
+def _widths(base: nn.Linear | Conv1D) -> tuple[int, int]:
+    """Input and output width; a Conv1D keeps its matrix (in, out), a Linear (out, in)."""
+    rows, columns = base.weight.shape
+    return (rows, columns) if isinstance(base, Conv1D) else (columns, rows)

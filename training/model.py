@@ -81,7 +81,8 @@ class AdaptedModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, task_of_row: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        """Greedy generation of a mixed batch: token ids (R, T) without the start token."""
+        """Greedy generation of a mixed batch: token ids (R, T) without start token or prompt."""
         self.context.set(task_of_row)
         ids: torch.Tensor = self.model.generate(**inputs)
-        return ids[:, 1:]
+        is_seq2seq = self.model.config.is_encoder_decoder
+        return ids[:, 1 if is_seq2seq else inputs["input_ids"].shape[1] :]

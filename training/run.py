@@ -10,14 +10,13 @@ from typing import Any
 import torch
 
 from adapters_store.errors import NotFoundError
-from adapters_store.lazy import resolve
 from training import backbones, checkpoint
 from training.evaluation import accuracy
 from training.injection import select_sites
 from training.loop import Outcome, Report, fit
 from training.methods import MethodConfig
 from training.model import AdaptedModel
-from training.objectives import OBJECTIVES
+from training.objectives import build_objective
 from training.objectives.base import Objective
 from training.provenance import data_digest, environment
 from training.recipe import Recipe, parse_recipe
@@ -79,7 +78,9 @@ class Run:
             num_labels=[len(task.labels) for task in tasks] if is_classification else (),
         )
         tokenizer = backbones.load_tokenizer(recipe.backbone)
-        objective = resolve(OBJECTIVES, recipe.objective, "objective")(
+        objective = build_objective(
+            recipe.objective,
+            model,
             tokenizer,
             max_input_tokens=recipe.max_input_tokens,
             max_output_tokens=recipe.max_output_tokens,

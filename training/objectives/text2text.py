@@ -38,11 +38,14 @@ class Text2Text:
     def _encode(self, texts: Sequence[str], limit: int, what: str) -> list[list[int]]:
         ids: list[list[int]] = [self.tokenizer(text)["input_ids"] for text in texts]
         for text, tokens in zip(texts, ids):
-            if len(tokens) > limit:
-                raise TrainingError(
-                    f"{what} of {len(tokens)} tokens is over the limit of {limit}: {text[:60]!r}"
-                )
+            self._check_length(len(tokens), limit, what, text)
         return ids
+
+    def _check_length(self, num_tokens: int, limit: int, what: str, text: str) -> None:
+        if num_tokens > limit:
+            raise TrainingError(
+                f"{what} of {num_tokens} tokens is over the limit of {limit}: {text[:60]!r}"
+            )
 
     def _pad(self, ids: Sequence[Sequence[int]], value: int) -> torch.Tensor:
         width = max(len(row) for row in ids)
