@@ -22,7 +22,13 @@ from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.clock import moment
 from adapters_store.catalog.database import Database
 from adapters_store.catalog.schema import GENERATION
-from adapters_store.errors import CorruptStoreError, NotFoundError, UsageError
+from adapters_store.errors import (
+    CorruptStoreError,
+    DeletedError,
+    NotFoundError,
+    PatchbayError,
+    UsageError,
+)
 from adapters_store.ledger.audit import Audit
 from adapters_store.ledger.tags import parse_tag
 from adapters_store.limits import DEFAULT_LIMITS, Limits
@@ -149,7 +155,10 @@ class StoreReader:
             return alias_rows.history(connection, parse_name(name))
 
     def manifest(self, digest: str) -> Manifest:
-        """The manifest of an artefact digest; raises NotFoundError or CorruptStoreError."""
+        """The manifest of an artefact digest.
+
+        Raises NotFoundError, DeletedError once it was collected, or CorruptStoreError.
+        """
         with self._lock:
             cached = self._manifests.get(digest)
             if cached is not None:
@@ -160,11 +169,7 @@ class StoreReader:
         try:
             data = self._blobs.get(digest)
         except NotFoundError as error:
-            with self._database.read() as connection:
-                is_recorded = version_rows.has_artefact(connection, digest)
-            if is_recorded:
-                raise CorruptStoreError(f"the manifest of artefact {digest} is missing") from error
-            raise
+            raise self._missing(digest, "manifest") from error
         manifest = parse_manifest(data, limits=self._limits)
         with self._lock:
             self._manifests[digest] = manifest
@@ -178,7 +183,7 @@ class StoreReader:
         try:
             return self._blobs.get(manifest.data.digest)
         except NotFoundError as error:
-            raise CorruptStoreError(f"the data of artefact {digest} is missing") from error
+            raise self._missing(digest, "data") from error
 
     def artefact(self, digest: str) -> Artefact:
         """Manifest and data of an artefact digest; raises as ``manifest``."""
@@ -209,14 +214,26 @@ class StoreReader:
                 findings.extend(verify_version(version, self._blobs.origin))
         return findings
 
+    def _missing(self, digest: str, what: str) -> PatchbayError:
+        """Why a blob of an artefact is not there; raises NotFoundError for an unknown artefact."""
+        with self._database.read() as connection:
+            at = version_rows.collected_at(connection, digest)
+        if at is not None:
+            return DeletedError(f"artefact {digest} was deleted, and collected at {at}")
+        return CorruptStoreError(f"the {what} of artefact {digest} is missing")
+
     def _to_verify(self, reference: str | Reference | None) -> builtins.list[Version]:
         with self._database.read() as connection:
             if reference is None:
                 return version_rows.list_everything(connection)
             target = parsed(reference)
             if target.is_bare:
-                return version_rows.list_versions(connection, target)
-            return [version_rows.find(connection, target)]
+                found = version_rows.list_versions(connection, target)
+                return [version for version in found if not version.is_purged]
+            version = version_rows.find(connection, target)
+            if version.is_purged:
+                raise version_rows.collected_error(version)
+            return [version]
 
     def _bind(self, version: Version) -> Version:
         return dataclasses.replace(version, read_manifest=self.manifest)

@@ -36,6 +36,7 @@ class Version:
     deleted_at: str | None = None
     deleted_by: str | None = None
     delete_reason: str | None = None
+    purged_at: str | None = None
     read_manifest: Callable[[str], Manifest] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -57,6 +58,11 @@ class Version:
     def is_deleted(self) -> bool:
         """True after a deletion that was not restored."""
         return self.deleted_at is not None
+
+    @property
+    def is_purged(self) -> bool:
+        """True once a collection gave up the content of a deleted version."""
+        return self.purged_at is not None
 
     @property
     def manifest(self) -> Manifest:
@@ -82,6 +88,7 @@ class Version:
             "actor": self.actor,
             "deleted_at": self.deleted_at,
             "delete_reason": self.delete_reason,
+            "purged_at": self.purged_at,
         }
 
 

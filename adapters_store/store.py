@@ -22,8 +22,10 @@ from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.journal import Journal, journal
 from adapters_store.catalog.schema import bump_generation
 from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
+from adapters_store.ledger.collecting import collections_so_far, may_have_lost_blobs
 from adapters_store.ledger.evaluations import check_evidence
 from adapters_store.ledger.facade import LedgerStore
+from adapters_store.ledger.lost_blobs import put_lost_blobs
 from adapters_store.limits import DEFAULT_LIMITS, MIB, Limits
 from adapters_store.names import (
     DEFAULT_ALIAS,
@@ -109,21 +111,28 @@ class Store(LedgerStore):
 
         A routing may name a bank that stands earlier in the same list. Artefacts are taken from
         the iterable a bounded number at a time; where a later one is refused, the blobs of earlier
-        ones stay, unseen, until they are collected.
+        ones stay, unseen, until they are collected. Raises ConflictError where a collection took
+        blobs of a batch that was too large to keep in memory; publish it again.
         """
         for alias in aliases:
             check_alias(alias)
         records = {record.fingerprint: record for record in self.backbones()}
         banks: dict[str, Manifest] = {}
         accepted: builtins.list[tuple[Reference, Manifest]] = []
+        latest: builtins.list[Artefact] = []
+        with self._database.read() as connection:
+            since = collections_so_far(connection)
         for chunk in _chunks(items):
             named = [(parse_name(name), artefact) for name, artefact in chunk]
             for _, artefact in named:
                 self._validate(artefact, records, banks)
-            data = [artefact.data for _, artefact in named]
-            self._blobs.put_many(data + [artefact.manifest.canonical for _, artefact in named])
+            latest = [artefact for _, artefact in named]
+            data = [artefact.data for artefact in latest]
+            self._blobs.put_many(data + [artefact.manifest.canonical for artefact in latest])
             accepted += [(reference, artefact.manifest) for reference, artefact in named]
         with self._change(actor) as change:
+            if may_have_lost_blobs(change.connection, since):
+                put_lost_blobs(self._blobs, [manifest for _, manifest in accepted], latest)
             published = [
                 publishing.publish(change, reference, manifest, aliases=aliases)
                 for reference, manifest in accepted
@@ -210,7 +219,8 @@ class Store(LedgerStore):
     ) -> builtins.list[Version]:
         """Undo the deletion of one version, or of all deleted versions of a bare name.
 
-        Raises NotFoundError, and ConflictError where nothing is deleted or a bank is missing.
+        Raises NotFoundError, ConflictError where nothing is deleted or a bank is missing, and
+        DeletedError once a collection gave up the content.
         """
         with self._change(actor) as change:
             return deletion.restore(change, parsed(reference))

@@ -48,7 +48,8 @@ def delete(journal: Journal, reference: Reference, *, reason: str) -> list[Versi
 def restore(journal: Journal, reference: Reference) -> list[Version]:
     """Undo deletions: of one version, or of every deleted version of a bare name.
 
-    Raises NotFoundError, and ConflictError where nothing is deleted or a routing's bank is.
+    Raises NotFoundError, ConflictError where nothing is deleted or a routing's bank is, and
+    DeletedError where nothing is left to restore because it was collected.
     """
     connection = journal.connection
     if reference.is_bare:
@@ -57,6 +58,10 @@ def restore(journal: Journal, reference: Reference) -> list[Version]:
         found = [v for v in (versions.find(connection, reference),) if v.is_deleted]
     if not found:
         raise ConflictError(f"{reference} is not deleted; there is nothing to restore")
+    last = found[0]
+    found = [version for version in found if not version.is_purged]
+    if not found:
+        raise versions.collected_error(last)
     name_id = versions.name_id(connection, reference)
     chosen = _these(name_id, reference, found)
     connection.execute(chosen.values(deleted_at=None, deleted_by=None, delete_reason=None))
@@ -75,7 +80,7 @@ def restore(journal: Journal, reference: Reference) -> list[Version]:
 
 def _these(name_id: int, reference: Reference, found: Sequence[Version]) -> Update:
     """An update of a bare name's every version, or of the one version that was found."""
-    chosen = update(VERSIONS).where(VERSIONS.c.name_id == name_id)
+    chosen = update(VERSIONS).where(VERSIONS.c.name_id == name_id, VERSIONS.c.purged_at.is_(None))
     return chosen if reference.is_bare else chosen.where(VERSIONS.c.number == found[0].number)
 
 

@@ -59,8 +59,11 @@ def _add_artefact(journal: Journal, manifest: Manifest) -> None:
     from adapters_store.ledger.lineage import lineage_of
 
     connection = journal.connection
-    query = select(ARTEFACTS.c.digest).where(ARTEFACTS.c.digest == manifest.digest)
-    if connection.execute(query).first() is not None:
+    is_it = ARTEFACTS.c.digest == manifest.digest
+    row = connection.execute(select(ARTEFACTS.c.collected_at).where(is_it)).first()
+    if row is not None:
+        if row.collected_at is not None:
+            connection.execute(update(ARTEFACTS).where(is_it).values(collected_at=None))
         return
     connection.execute(
         insert(ARTEFACTS).values(

@@ -78,7 +78,11 @@ _BY_LATEST = _OF_NAME.where(VERSIONS.c.number == _NEWEST)
 _BY_NUMBER = _OF_NAME.where(VERSIONS.c.number == bindparam("number"))
 _BY_DIGEST = (
     _OF_NAME.where(VERSIONS.c.digest == bindparam("digest"))
-    .order_by(VERSIONS.c.deleted_at.isnot(None), VERSIONS.c.number.desc())
+    .order_by(
+        VERSIONS.c.deleted_at.isnot(None),
+        VERSIONS.c.purged_at.isnot(None),
+        VERSIONS.c.number.desc(),
+    )
     .limit(1)
 )
 
@@ -108,6 +112,8 @@ def find(connection: Connection, reference: Reference) -> Version:
 def resolve(connection: Connection, reference: Reference) -> Version:
     """The live version that a reference means; raises NotFoundError or DeletedError."""
     version = find(connection, reference)
+    if version.is_purged:
+        raise collected_error(version)
     if version.is_deleted:
         alias = reference.alias or (DEFAULT_ALIAS if DEFAULT_ALIAS in version.aliases else None)
         pointer = f" (alias {alias!r} still points there)" if alias in version.aliases else ""
@@ -117,6 +123,16 @@ def resolve(connection: Connection, reference: Reference) -> Version:
             hint="Restore it, move the alias, publish a new version, or name another version.",
         )
     return version
+
+
+def collected_error(version: Version) -> DeletedError:
+    """What is to be said of a version whose content is gone for good."""
+    return DeletedError(
+        f"{version.full_name}:{version.number} was deleted at {version.deleted_at} by "
+        f"{version.deleted_by}; its content was collected at {version.purged_at} and it can no "
+        "longer be restored",
+        hint="Move the alias, publish a new version, or name another version.",
+    )
 
 
 def list_versions(
@@ -143,15 +159,20 @@ def list_versions(
 
 
 def list_everything(connection: Connection) -> list[Version]:
-    """Every version of every name, deleted ones too, by tenant, name and number."""
-    query = VERSION_ROWS.order_by(NAMES.c.tenant, NAMES.c.name, VERSIONS.c.number)
+    """Every version that has its content, deleted ones too, by tenant, name and number."""
+    query = VERSION_ROWS.where(VERSIONS.c.purged_at.is_(None))
+    query = query.order_by(NAMES.c.tenant, NAMES.c.name, VERSIONS.c.number)
     return [as_version(row) for row in connection.execute(query)]
 
 
-def has_artefact(connection: Connection, digest: str) -> bool:
-    """True where an artefact of that digest was ever published."""
-    query = select(ARTEFACTS.c.digest).where(ARTEFACTS.c.digest == digest)
-    return connection.execute(query).first() is not None
+def collected_at(connection: Connection, digest: str) -> str | None:
+    """When the content of an artefact was collected, or None; raises NotFoundError."""
+    query = select(ARTEFACTS.c.digest, ARTEFACTS.c.collected_at).where(ARTEFACTS.c.digest == digest)
+    row = connection.execute(query).first()
+    if row is None:
+        raise NotFoundError(f"no artefact {digest} was ever published here")
+    at: str | None = row.collected_at
+    return at
 
 
 def name_id(connection: Connection, reference: Reference) -> int:
@@ -184,6 +205,7 @@ def as_version(row: Row[Any]) -> Version:
         deleted_at=fields["deleted_at"],
         deleted_by=fields["deleted_by"],
         delete_reason=fields["delete_reason"],
+        purged_at=fields["purged_at"],
     )
 
 

@@ -9,9 +9,11 @@ from adapters_store.catalog import lineage as lineage_rows
 from adapters_store.catalog import versions as version_rows
 from adapters_store.errors import DeletedError
 from adapters_store.ledger.ancestry import LINEAGE_KEY, Ancestry
+from adapters_store.ledger.collection import Collection
 from adapters_store.ledger.evaluations import Evaluation, EvaluationRecord, Evaluations
 from adapters_store.ledger.leases import Leases
 from adapters_store.ledger.pins import Pin, Pins
+from adapters_store.ledger.retention import DEFAULT_UPLOAD_AGE_S, Retention
 from adapters_store.ledger.tags import Tags
 from adapters_store.names import Reference, parsed
 from adapters_store.reader import StoreReader
@@ -34,6 +36,30 @@ class LedgerStore(StoreReader):
     def leases(self) -> Leases:
         """What running servers have in memory."""
         return Leases(self._database)
+
+    @cached_property
+    def retention(self) -> Retention:
+        """How long deletions can be undone."""
+        return Retention(self._database, self._blobs)
+
+    def collect(
+        self,
+        *,
+        dry_run: bool = False,
+        restore_window_s: float | None = None,
+        upload_age_s: float = DEFAULT_UPLOAD_AGE_S,
+        actor: str = "local",
+    ) -> Collection:
+        """Give up what was deleted before the restore window and remove what nothing needs.
+
+        See :meth:`~adapters_store.ledger.retention.Retention.collect`.
+        """
+        return self.retention.collect(
+            dry_run=dry_run,
+            restore_window_s=restore_window_s,
+            upload_age_s=upload_age_s,
+            actor=actor,
+        )
 
     def pin(
         self, reference: str | Reference, owner: str, reason: str = "", *, actor: str = "local"
