@@ -28,7 +28,7 @@ def past_window(connection: Connection, deleted_before: str) -> list[Key]:
     query = (
         select(VERSIONS.c.name_id, VERSIONS.c.number)
         .join(ARTEFACTS, ARTEFACTS.c.digest == VERSIONS.c.digest)
-        .where(VERSIONS.c.deleted_at < deleted_before, VERSIONS.c.purged_at.is_(None))
+        .where(VERSIONS.c.deleted_at <= deleted_before, VERSIONS.c.purged_at.is_(None))
         .order_by(ARTEFACTS.c.kind == "bank", VERSIONS.c.name_id, VERSIONS.c.number)
     )
     return [(name_id, number) for name_id, number in connection.execute(query)]
@@ -40,13 +40,13 @@ def collectable(
     """Those of the versions that nothing needs."""
     query = VERSION_ROWS.where(
         tuple_(VERSIONS.c.name_id, VERSIONS.c.number).in_(keys),
-        VERSIONS.c.deleted_at < deleted_before,
+        VERSIONS.c.deleted_at <= deleted_before,
         VERSIONS.c.purged_at.is_(None),
         ~_is_held(VERSIONS.c.digest, at),
         ~_has_routings(VERSIONS.c.digest, deleted_before, at),
     )
-    rows = connection.execute(query).all()
-    return {(row.name_id, row.number): as_version(row) for row in rows}
+    found = {(row.name_id, row.number): as_version(row) for row in connection.execute(query)}
+    return {key: found[key] for key in keys if key in found}
 
 
 def explain(
@@ -65,7 +65,7 @@ def explain(
         .where(
             or_(
                 VERSIONS.c.deleted_at.is_(None),
-                VERSIONS.c.deleted_at >= deleted_before,
+                VERSIONS.c.deleted_at > deleted_before,
                 _is_held(VERSIONS.c.digest, at),
             )
         )
@@ -141,7 +141,7 @@ def _is_held(digest: ColumnElement[str], at: str) -> ColumnElement[bool]:
 
 
 def _has_routings(digest: ColumnElement[str], deleted_before: str, at: str) -> ColumnElement[bool]:
-    stays = or_(_ROUTED.c.deleted_at.is_(None), _ROUTED.c.deleted_at >= deleted_before)
+    stays = or_(_ROUTED.c.deleted_at.is_(None), _ROUTED.c.deleted_at > deleted_before)
     version = (
         select(_ROUTED.c.number)
         .where(_ROUTED.c.digest == _ROUTINGS.c.digest, _ROUTED.c.purged_at.is_(None), stays)

@@ -55,7 +55,8 @@ class RemovedBlob:
 class Collection:
     """The report of one collection; with ``is_dry_run`` nothing was changed.
 
-    ``deleted_before`` is the end of the restore window: versions deleted earlier were considered.
+    ``deleted_before`` is where the restore window begins: what was deleted until then was
+    considered.
     ``num_uploads`` counts abandoned uploads.
     """
 

@@ -1,0 +1,314 @@
+"""Collections against publications, restores and each other, stopped at every step that matters.
+
+One side is stopped inside its blob store, where a test lets the other side go on; every time the
+store must be whole afterwards.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from services.places import StorePlace
+from store_kit import bank, low_rank, routing
+
+from adapters_store import store as store_module
+from adapters_store.blobs.local import LocalBlobs
+from adapters_store.catalog import open_catalog
+from adapters_store.errors import ConflictError, DeletedError
+from adapters_store.store import Store
+
+NOW = {"restore_window_s": 0, "upload_age_s": 0}
+
+
+class StoppingBlobs:
+    """A real blob store that calls ``before`` and ``after`` around some of its methods, once."""
+
+    def __init__(self, inner: LocalBlobs) -> None:
+        self._inner = inner
+        self.before: dict[str, Callable[[], object]] = {}
+        self.after: dict[str, Callable[[], object]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        if name not in self.before and name not in self.after:
+            return method
+
+        def stopping(*arguments: Any, **options: Any) -> Any:
+            self.before.pop(name, _nothing)()
+            result = method(*arguments, **options)
+            if name == "put_many":
+                result = list(result)
+            self.after.pop(name, _nothing)()
+            return result
+
+        return stopping
+
+
+def _nothing() -> None:
+    return None
+
+
+@pytest.fixture
+def pair(store_place: StorePlace, t5) -> Iterator[tuple[Store, Store, StoppingBlobs]]:
+    """Two stores over one place; the first one's blobs can be stopped."""
+    with ExitStack() as stack:
+        blobs = StoppingBlobs(LocalBlobs(store_place.blobs))
+        stopped = Store(open_catalog(store_place.catalog), blobs)
+        other = stack.enter_context(store_place.open())
+        stack.enter_context(stopped)
+        stopped.add_backbone(t5)
+        yield stopped, other, blobs
+
+
+def assert_whole(store: Store, *names: str) -> None:
+    """Every version that is not purged has sound blobs, and these names resolve."""
+    assert store.verify() == []
+    assert store.audit.verify().is_sound
+    for name in names:
+        assert store.tensors(store.resolve(name).digest)
+
+
+def test_blobs_that_are_collected_before_the_catalog_knows_them_are_put_again(pair, t5):
+    publisher, collector, blobs = pair
+    reports = []
+    blobs.after["put_many"] = lambda: reports.append(collector.collect(**NOW))
+    version = publisher.publish("acme/task", low_rank(t5))
+    assert {blob.why for blob in reports[0].blobs} == {"orphan"}
+    assert len(reports[0].blobs) == 2
+    assert version.number == 1
+    assert_whole(collector, "acme/task")
+
+
+def test_a_publication_without_a_collection_asks_for_no_blob_twice(pair, t5):
+    publisher, collector, blobs = pair
+    collector.collect(**NOW)
+    asked = []
+    blobs.before["size"] = lambda: asked.append("size")
+    publisher.publish("acme/task", low_rank(t5))
+    assert asked == []
+
+
+def test_a_batch_too_large_to_keep_is_refused_whole_and_can_be_repeated(pair, t5, monkeypatch):
+    publisher, collector, blobs = pair
+    monkeypatch.setattr(store_module, "_CHUNK_ITEMS", 2)
+    items = [(f"acme/task-{i}", low_rank(t5, seed=i)) for i in range(4)]
+    blobs.after["put_many"] = lambda: collector.collect(**NOW)
+    with pytest.raises(ConflictError, match="collected while"):
+        publisher.publish_many(items)
+    assert collector.list() == []
+    assert len(publisher.publish_many(items)) == 4
+    assert_whole(collector, *(name for name, _ in items))
+
+
+def test_a_purged_artefact_that_is_published_again_during_the_sweep_keeps_its_blobs(pair, t5):
+    collector, publisher, blobs = pair
+    artefact = low_rank(t5)
+    publisher.publish("acme/task", artefact)
+    publisher.delete("acme/task")
+    blobs.before["entries"] = lambda: publisher.publish("acme/task", artefact)
+    report = collector.collect(**NOW)
+    assert len(report.purged) == 1
+    assert report.blobs == ()
+    assert publisher.resolve("acme/task").number == 2
+    assert_whole(publisher, "acme/task")
+
+
+def test_an_artefact_put_again_before_the_purge_and_catalogued_after_the_sweep_is_whole(pair, t5):
+    publisher, collector, blobs = pair
+    artefact = low_rank(t5)
+    publisher.publish("acme/task", artefact)
+    publisher.delete("acme/task")
+    reports = []
+    blobs.after["put_many"] = lambda: reports.append(collector.collect(**NOW))
+    assert publisher.publish("acme/task", artefact).number == 2
+    assert len(reports[0].blobs) == 2
+    assert_whole(collector, "acme/task")
+
+
+def test_a_publication_waits_for_a_batch_of_removals_and_then_puts_again(pair, t5):
+    collector, publisher, blobs = pair
+    artefact = low_rank(t5)
+    publisher.publish("acme/task", artefact)
+    publisher.delete("acme/task")
+    published: list[int] = []
+    thread = threading.Thread(
+        target=lambda: published.append(publisher.publish("acme/task", artefact).number)
+    )
+
+    def start_and_go_on() -> None:
+        thread.start()
+        thread.join(timeout=1)
+        assert published == []
+
+    blobs.before["delete"] = start_and_go_on
+    collector.collect(**NOW)
+    thread.join(timeout=60)
+    assert published == [2]
+    assert_whole(publisher, "acme/task")
+
+
+def test_a_restore_that_comes_first_wins(pair, t5):
+    collector, other, _ = pair
+    other.publish("acme/task", low_rank(t5))
+    other.delete("acme/task")
+    from adapters_store.ledger.collecting import CollectionRun
+
+    purge = CollectionRun._purge
+
+    def restored_before(run, keys):
+        other.restore("acme/task")
+        return purge(run, keys)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CollectionRun, "_purge", restored_before)
+        report = collector.collect(**NOW)
+    assert report.purged == ()
+    assert [one.why for one in report.kept] == [("restored meanwhile",)]
+    assert_whole(other, "acme/task")
+
+
+def test_a_restore_that_comes_second_is_told(pair, t5):
+    collector, other, blobs = pair
+    other.publish("acme/task", low_rank(t5))
+    other.delete("acme/task")
+    told: list[str] = []
+
+    def restore() -> None:
+        with pytest.raises(DeletedError) as caught:
+            other.restore("acme/task")
+        told.append(caught.value.message)
+
+    blobs.before["entries"] = restore
+    collector.collect(**NOW)
+    assert "can no longer be restored" in told[0]
+    assert_whole(other)
+
+
+def test_a_lease_or_a_pin_that_comes_between_is_respected(pair, t5):
+    collector, other, _ = pair
+    shared = bank(t5)
+    other.publish_many([("acme/bank", shared), ("acme/route", routing(t5, shared))])
+    digest = other.resolve("acme/route").digest
+    other.delete("acme/route")
+    other.delete("acme/bank")
+    from adapters_store.ledger.collecting import CollectionRun
+
+    purge = CollectionRun._purge
+
+    def leased_before(run, keys):
+        other.leases.hold("replica", [digest], 60)
+        return purge(run, keys)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CollectionRun, "_purge", leased_before)
+        report = collector.collect(**NOW)
+    assert report.purged == ()
+    assert report.blobs == ()
+    assert_whole(other)
+
+
+class Killed(BaseException):
+    """The end of a process, as far as the catalog can see it."""
+
+
+@pytest.mark.parametrize("step", ["entries", "delete", "uploads"])
+def test_a_collection_that_ends_early_leaves_a_whole_store_and_the_rest_for_the_next(
+    pair, t5, step: str
+):
+    collector, other, blobs = pair
+    kept, gone = low_rank(t5, seed=1), low_rank(t5, seed=2)
+    other.publish("acme/kept", kept)
+    other.publish("acme/gone", gone)
+    other.delete("acme/gone")
+
+    def end() -> None:
+        raise Killed
+
+    blobs.before[step] = end
+    with pytest.raises(Killed):
+        collector.collect(**NOW)
+    assert_whole(other, "acme/kept")
+    with pytest.raises(DeletedError):
+        other.restore("acme/gone")
+    assert other.publish("zed/again", gone).number == 1
+    assert_whole(other, "zed/again")
+    other.delete("zed/again")
+    with pytest.raises(ConflictError, match="collection is being done by"):
+        other.collect(**NOW)
+    with other._database.write() as connection:
+        connection.exec_driver_sql("UPDATE claims SET expires_at = '2020'")
+    other.collect(**NOW)
+    left = {entry.digest for entry in other._blobs.entries()}
+    assert left == {kept.digest, kept.manifest.data.digest}
+    assert_whole(other, "acme/kept")
+
+
+def test_a_collection_that_slept_through_its_claim_does_nothing_more(pair, t5):
+    collector, other, blobs = pair
+    other.publish("acme/gone", low_rank(t5))
+    other.delete("acme/gone")
+    other._blobs.put(b"orphan")
+
+    def sleep_too_long() -> None:
+        with other._database.write() as connection:
+            connection.exec_driver_sql("UPDATE claims SET expires_at = '2020'")
+        other.collect(restore_window_s=0)
+
+    blobs.before["entries"] = sleep_too_long
+    before = {entry.digest for entry in other._blobs.entries()}
+    with pytest.raises(ConflictError, match="taken over"):
+        collector.collect(**NOW)
+    assert {entry.digest for entry in other._blobs.entries()} == before
+    version = other.publish("acme/new", low_rank(t5, seed=5))
+    assert version.number == 1
+    assert_whole(other, "acme/new")
+
+
+def test_publishers_and_collectors_at_full_speed_never_tear_a_version(store_place, t5):
+    artefacts = [low_rank(t5, seed=seed) for seed in range(4)]
+    with store_place.open() as first:
+        first.add_backbone(t5)
+    problems: list[BaseException] = []
+    done = threading.Event()
+
+    def publish(number: int) -> None:
+        try:
+            with store_place.open() as store:
+                for turn in range(12):
+                    name = f"acme/task-{number}"
+                    version = store.publish(name, artefacts[(turn + number) % 4])
+                    assert store.tensors(version.digest)
+                    store.delete(f"{name}:{version.number}")
+        except BaseException as error:  # noqa: BLE001  told by the main thread
+            problems.append(error)
+
+    def collect() -> None:
+        try:
+            with store_place.open() as store, pytest.MonkeyPatch.context() as patch:
+                # Everything is old enough here, but uploads that are under way are not.
+                patch.setattr(store._blobs, "uploads", lambda older_than_s, remove=True: 0)
+                while not done.is_set():
+                    store.collect(**NOW)
+        except BaseException as error:  # noqa: BLE001  told by the main thread
+            problems.append(error)
+
+    publishers = [threading.Thread(target=publish, args=(number,)) for number in range(2)]
+    collector = threading.Thread(target=collect)
+    for thread in (collector, *publishers):
+        thread.start()
+    for thread in publishers:
+        thread.join()
+    done.set()
+    collector.join()
+    assert problems == []
+    with store_place.open() as store:
+        assert_whole(store)
+        for number in range(2):
+            found = store.versions(f"acme/task-{number}")
+            assert [version.number for version in found] == list(range(12, 0, -1))
+        store.collect(**NOW)
+        assert list(store._blobs.entries()) == []
