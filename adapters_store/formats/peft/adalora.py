@@ -28,13 +28,13 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
     if settings is None:
         return
     saved.refuse_embeddings(draft)
-    placed = list(sites(draft, group(draft, (A, B, E, BASE_BIAS))))
+    placed = list(sites(draft, group(draft, (A, B, E, BASE_BIAS)), settings.task_type))
     for module, site in placed:
-        stored = draft.tensors.get(module.names.get(A, ""))
+        stored = draft.tensors.get(module.name(A))
         rank = stored.shape[0] if stored is not None and len(stored.shape) == 2 else 0
-        a = draft.take(module.names.get(A, module.path + A), (rank, site.in_features))
-        b = draft.take(module.names.get(B, module.path + B), (site.out_features, rank))
-        e = draft.take(module.names.get(E, module.path + E), (rank, 1))
+        a = draft.take(module.name(A), (rank, site.in_features))
+        b = draft.take(module.name(B), (site.out_features, rank))
+        e = draft.take(module.name(E), (rank, 1))
         biases.plan_site(draft, settings.bias, module, site)
         if a is None or b is None or e is None:
             continue

@@ -8,7 +8,7 @@ from typing import Literal
 from adapters_store.families.site import Site
 from adapters_store.formats.peft.convert import as_stored, scaled, scaled_sum
 from adapters_store.formats.peft.draft import Draft, piece
-from adapters_store.formats.peft.modules import PREFIX, Module, find_vector
+from adapters_store.formats.peft.modules import PREFIX, Module
 from adapters_store.primitives.override import OverridePart
 
 B_BIAS, BASE_BIAS = ".lora_B.bias", ".base_layer.bias"
@@ -22,12 +22,11 @@ def plan_site(
 ) -> None:
     """Add the biases of one adapted module; ``added_scale`` is that of a bias that LoRA adds."""
     vector = draft.shapes.vector(f"{site.name}.bias")
-    names = [module.names.get(end, module.path + end) for end in (BASE_BIAS, B_BIAS)]
     base = added = None
     if bias != "none" and vector.is_present:
-        base = draft.take(names[0], (vector.size,))
+        base = draft.take(module.name(BASE_BIAS), (vector.size,))
     if added_scale is not None:
-        added = draft.take(names[1], (vector.size,))
+        added = draft.take(module.name(B_BIAS), (vector.size,))
     name = f"{vector.name}/override/value"
     replaced = OverridePart(vector=vector.name, operation="replace")
     if base is not None and added is not None and added_scale is not None:
@@ -47,7 +46,7 @@ def plan_others(draft: Draft, bias: Bias) -> None:
     for name in sorted(draft.tensors):
         if not name.startswith(PREFIX) or not name.endswith(".bias"):
             continue
-        vector = find_vector(draft, name.removeprefix(PREFIX))
+        vector = draft.lookup.vector(name.removeprefix(PREFIX))
         if vector is None or not vector.is_present:
             draft.tensors.pop(name)
             draft.reject(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from adapters_store.backbone import BackboneRecord
 from adapters_store.errors import IncompatibleError, InvalidArtefactError
-from adapters_store.families import Family, load_family
+from adapters_store.families import load_family
+from adapters_store.families.lookup import Lookup, lookup
 from adapters_store.families.shapes import BackboneShapes
 from adapters_store.formats import as_reason
 from adapters_store.formats.inspection import (
@@ -64,19 +65,23 @@ class Draft:
         self.pieces: list[Piece] = []
         self.artefacts: list[PlannedArtefact] = []
 
-    @property
+    @cached_property
     def shapes(self) -> BackboneShapes:
         """The places of the backbone."""
         return self.backbone.shapes
 
     @cached_property
-    def family(self) -> Family:
-        """The backbone's family."""
-        return load_family(self.backbone.family)
+    def lookup(self) -> Lookup:
+        """The backbone's places by the paths in the file."""
+        return lookup(load_family(self.backbone.family), self.backbone.config)
 
     def reject(self, code: str, message: str, where: str = "") -> None:
         """Add a reason to reject."""
         self.reasons.append(Reason(code, message, where))
+
+    def stop(self) -> None:
+        """Give up on the tensors that are left: the reasons so far leave nothing to say of them."""
+        self.tensors.clear()
 
     def note(self, code: str, message: str, where: str = "") -> None:
         """Add something that a person should know."""
@@ -85,7 +90,7 @@ class Draft:
     def take(self, name: str, shape: Sequence[int | None] | None = None) -> TensorRef | None:
         """Use a tensor; None, with the reasons, where it is absent or not of the shape.
 
-        ``shape`` holds None where any size will do.
+        ``shape`` holds None where any size but 0 will do.
         """
         tensor = self.tensors.pop(name, None)
         if tensor is None:
@@ -165,7 +170,7 @@ def piece(
 
 def _fits(found: Sequence[int], expected: Sequence[int | None]) -> bool:
     return len(found) == len(expected) and all(
-        size is None or size == actual for actual, size in zip(found, expected)
+        actual == size if size is not None else actual > 0 for actual, size in zip(found, expected)
     )
 
 

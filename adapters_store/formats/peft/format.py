@@ -55,7 +55,7 @@ class PeftFormat:
         if not has_weights:
             _refuse_without_weights(draft, PICKLED_FILE in files)
         elif method not in PEFT_METHODS:
-            draft.tensors.clear()
+            draft.stop()
             draft.reject(
                 "unsupported_method",
                 f"peft_type {method!r} is not imported; known: {sorted(PEFT_METHODS)}",

@@ -9,7 +9,7 @@ from adapters_store.errors import InvalidArtefactError
 from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.convert import flattened
 from adapters_store.formats.peft.draft import Draft, piece
-from adapters_store.formats.peft.modules import Module, group, sites
+from adapters_store.formats.peft.modules import Module, drop, group, sites
 from adapters_store.formats.peft.patterns import Pattern
 from adapters_store.formats.peft.settings import Ia3Settings, read_settings
 from adapters_store.formats.peft.targets import report_targets
@@ -24,7 +24,7 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
     if settings is None:
         return
     saved.refuse_embeddings(draft)
-    placed = list(sites(draft, group(draft, (VECTOR,))))
+    placed = list(sites(draft, group(draft, (VECTOR,)), settings.task_type))
     for module, site in placed:
         is_input = _is_feed_forward(draft, settings, module)
         if is_input is None:
@@ -51,6 +51,6 @@ def _is_feed_forward(draft: Draft, settings: Ia3Settings, module: Module) -> boo
     try:
         return Pattern(names).matches(module.path, draft.meter)
     except InvalidArtefactError as error:
-        draft.tensors.pop(module.names[VECTOR])
+        drop(draft, module)
         draft.reject("unsupported_option", error.message, "feedforward_modules")
         return None

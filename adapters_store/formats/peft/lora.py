@@ -8,12 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from adapters_store.errors import InvalidArtefactError
 from adapters_store.families.site import Site
-from adapters_store.formats import as_reason
 from adapters_store.formats.peft import biases, saved
 from adapters_store.formats.peft.biases import B_BIAS, BASE_BIAS
 from adapters_store.formats.peft.convert import transposed
 from adapters_store.formats.peft.draft import Draft, piece
-from adapters_store.formats.peft.modules import Module, group, sites
+from adapters_store.formats.peft.modules import Module, drop, group, sites
 from adapters_store.formats.peft.patterns import Pattern
 from adapters_store.formats.peft.settings import LoraSettings, read_settings
 from adapters_store.formats.peft.targets import report_targets
@@ -40,8 +39,12 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
         return
     _check_initialisation(draft, settings)
     saved.refuse_embeddings(draft)
-    scales = Scales(draft, settings)
-    placed = list(sites(draft, group(draft, (A, B, B_BIAS, BASE_BIAS))))
+    try:
+        scales = Scales(draft, settings)
+    except InvalidArtefactError as error:
+        draft.reject("unsupported_option", error.message, "rank_pattern, alpha_pattern")
+        return draft.stop()
+    placed = list(sites(draft, group(draft, (A, B, B_BIAS, BASE_BIAS)), settings.task_type))
     for module, site in placed:
         _add(draft, settings, scales, module, site)
     saved.plan(draft, settings)
@@ -54,8 +57,7 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
 def _add(draft: Draft, settings: LoraSettings, scales: Scales, module: Module, site: Site) -> None:
     path, names = module.path, module.names
     if not {A, B} <= set(names):
-        for name in names.values():
-            draft.tensors.pop(name)
+        drop(draft, module)
         absent = ", ".join(repr(f"{path}{end}") for end in (A, B) if end not in names)
         draft.reject("missing_tensor", f"module {path!r} has no {absent}", path)
         return
@@ -65,7 +67,7 @@ def _add(draft: Draft, settings: LoraSettings, scales: Scales, module: Module, s
     b = draft.take(names[B], (site.out_features, rank))
     scale = scales.of(path, rank)
     if scale is None:
-        return
+        return drop(draft, module)
     if a is not None and b is not None:
         stem = f"{site.name}/low_rank"
         draft.add(
@@ -91,7 +93,7 @@ class Scales:
             expected = self._ranks.of(path, self._settings.r)
             alpha = self._alphas.of(path, self._settings.lora_alpha)
         except InvalidArtefactError as error:
-            self._draft.reject("unsupported_option", as_reason(error).message, path)
+            self._draft.reject("unsupported_option", error.message, path)
             return None
         if rank != expected:
             self._draft.reject(

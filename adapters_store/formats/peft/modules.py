@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from adapters_store.families.anatomy import Vector
-from adapters_store.families.family import Family
 from adapters_store.families.site import Site
 from adapters_store.formats.peft.draft import Draft
 
 PREFIX = "base_model.model."
+BASE_PREFIXES: dict[str, str] = {
+    "bart": "model.",
+    "mbart": "model.",
+    "bert": "bert.",
+    "distilbert": "distilbert.",
+    "gpt2": "transformer.",
+    "gemma": "model.",
+    "gemma2": "model.",
+    "gemma3_text": "model.",
+    "llama": "model.",
+    "mistral": "model.",
+    "qwen2": "model.",
+    "qwen3": "model.",
+    "roberta": "roberta.",
+    "xlm-roberta": "roberta.",
+}
+"""By model_type, where classes with a head keep the base model; T5's generating class is one."""
 
 
 @dataclass(slots=True)
@@ -20,68 +35,70 @@ class Module:
     path: str
     names: dict[str, str] = field(default_factory=dict)
 
+    def name(self, suffix: str) -> str:
+        """The tensor's name, also where the file lacks it."""
+        return f"{PREFIX}{self.path}{suffix}"
+
 
 def group(draft: Draft, suffixes: Sequence[str]) -> list[Module]:
-    """The modules with a tensor of one of ``suffixes``, in the file's order of names.
+    """The modules with a tensor of one of ``suffixes``, sorted by path.
 
     Every name without the prefix is a reason to reject: PEFT passes over such a tensor in silence.
     """
     found: dict[str, Module] = {}
     for name in sorted(draft.tensors):
-        path = split(draft, name)
-        suffix = next((end for end in suffixes if path is not None and path.endswith(end)), None)
-        if path is not None and suffix is not None:
+        if not name.startswith(PREFIX):
+            draft.tensors.pop(name)
+            message = f"{name!r} does not begin with {PREFIX!r}; PEFT passes over it in silence"
+            draft.reject("extra_tensor", message, name)
+            continue
+        path = name.removeprefix(PREFIX)
+        suffix = next((end for end in suffixes if path.endswith(end)), None)
+        if suffix is not None:
             module = path.removesuffix(suffix)
             found.setdefault(module, Module(module)).names[suffix] = name
     return list(found.values())
 
 
-def split(draft: Draft, name: str) -> str | None:
-    """The path behind the prefix, or None where the name lacks it."""
-    return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
+def sites(
+    draft: Draft, modules: Sequence[Module], task_type: str | None
+) -> Iterator[tuple[Module, Site]]:
+    """Every module with its site; unknown modules and repeated sites are reasons to reject.
 
-
-def sites(draft: Draft, modules: Sequence[Module]) -> Iterator[tuple[Module, Site]]:
-    """Every module with its site; unknown modules and repeated sites are reasons to reject."""
+    ``task_type`` says whether the base model stands inside a class with a head.
+    """
+    has_head = task_type not in (None, "FEATURE_EXTRACTION")
+    model_type = str(draft.backbone.config.get("model_type"))
+    base_prefix = BASE_PREFIXES.get(model_type, "") if has_head else ""
     seen: dict[str, str] = {}
     for module in modules:
-        site = find_site(draft, module.path)
+        site = draft.lookup.site(module.path)
         if site is None:
-            for name in module.names.values():
-                draft.tensors.pop(name, None)
-            draft.reject(
-                "incompatible",
-                f"module {module.path!r} is not a linear site of backbone "
-                f"{draft.backbone.name!r} ({draft.backbone.family})",
-                module.path,
+            problem = (
+                f"is not a linear site of backbone {draft.backbone.name!r} "
+                f"({draft.backbone.family})"
             )
+            _refuse(draft, module, "incompatible", problem)
+        elif base_prefix and module.path == site.module_path:
+            problem = (
+                f"lacks {base_prefix!r} in front, where a {task_type} model keeps it; PEFT passes "
+                "over its tensors in silence"
+            )
+            _refuse(draft, module, "extra_tensor", problem)
         elif site.name in seen:
-            for name in module.names.values():
-                draft.tensors.pop(name, None)
-            draft.reject(
-                "extra_tensor",
-                f"modules {seen[site.name]!r} and {module.path!r} are both site {site.name!r}",
-                module.path,
-            )
+            problem = f"and {seen[site.name]!r} are both site {site.name!r}"
+            _refuse(draft, module, "extra_tensor", problem)
         else:
             seen[site.name] = module.path
             yield module, site
 
 
-def find_site(draft: Draft, path: str) -> Site | None:
-    """The linear site at a module path of this file, or None."""
-    known = {site.module_path: site for site in draft.shapes.sites.values()}
-    return next((known[p] for p in _spellings(draft.family, path) if p in known), None)
+def drop(draft: Draft, module: Module) -> None:
+    """Leave a module's tensors out; a reason says why."""
+    for name in module.names.values():
+        draft.tensors.pop(name, None)
 
 
-def find_vector(draft: Draft, path: str) -> Vector | None:
-    """The named vector at a parameter path of this file, or None."""
-    known = {vector.parameter_path: vector for vector in draft.shapes.anatomy.vectors}
-    return next((known[p] for p in _spellings(draft.family, path) if p in known), None)
-
-
-def _spellings(family: Family, path: str) -> Iterator[str]:
-    yield path
-    for prefix in family.prefixes:
-        if path.startswith(prefix):
-            yield from _spellings(family, path.removeprefix(prefix))
+def _refuse(draft: Draft, module: Module, code: str, problem: str) -> None:
+    drop(draft, module)
+    draft.reject(code, f"module {module.path!r} {problem}", module.path)

@@ -8,7 +8,7 @@ from typing import Any
 from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.convert import as_stored
 from adapters_store.formats.peft.draft import Draft, piece
-from adapters_store.formats.peft.modules import find_vector, group
+from adapters_store.formats.peft.modules import group
 from adapters_store.formats.peft.settings import NormSettings, read_settings
 from adapters_store.primitives.override import OverridePart
 
@@ -25,7 +25,7 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
     for module in group(draft, (WEIGHT, BIAS)):
         for suffix, name in module.names.items():
             parameter = "weight" if suffix == WEIGHT else "bias"
-            vector = find_vector(draft, f"{module.path}.{parameter}")
+            vector = draft.lookup.vector(f"{module.path}.{parameter}")
             if vector is None:
                 draft.tensors.pop(name)
                 draft.reject(

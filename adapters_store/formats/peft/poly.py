@@ -15,7 +15,7 @@ from adapters_store.formats.inspection import Piece, PlannedArtefact, TensorRef
 from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.convert import as_stored
 from adapters_store.formats.peft.draft import Draft, piece
-from adapters_store.formats.peft.modules import Module, group, sites
+from adapters_store.formats.peft.modules import Module, drop, group, sites
 from adapters_store.formats.peft.settings import PolySettings, read_settings
 from adapters_store.formats.peft.targets import report_targets
 from adapters_store.primitives.low_rank import LowRankPart
@@ -46,7 +46,7 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
     if settings is None:
         return
     saved.refuse_embeddings(draft)
-    placed = list(sites(draft, group(draft, (A, B, ROUTER))))
+    placed = list(sites(draft, group(draft, (A, B, ROUTER)), settings.task_type))
     banks = [bank for module, site in placed if (bank := _take(draft, settings, module, site))]
     saved.plan(draft, settings)
     report_targets(draft, settings, placed)
@@ -66,7 +66,6 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
 
 def _take(draft: Draft, settings: PolySettings, module: Module, site: Site) -> _Bank | None:
     heads, skills, rank = settings.n_splits, settings.n_skills, settings.r
-    names = {end: module.names.get(end, module.path + end) for end in (A, B, ROUTER)}
     if site.in_features % heads or site.out_features % heads:
         draft.reject(
             "incompatible",
@@ -74,12 +73,11 @@ def _take(draft: Draft, settings: PolySettings, module: Module, site: Site) -> _
             f"{site.out_features} of {module.path!r}",
             module.path,
         )
-        for name in module.names.values():
-            draft.tensors.pop(name)
+        drop(draft, module)
         return None
-    a = draft.take(names[A], (heads, skills, site.in_features // heads, rank))
-    b = draft.take(names[B], (heads, skills, rank, site.out_features // heads))
-    logits = draft.take(names[ROUTER], (settings.n_tasks, heads * skills))
+    a = draft.take(module.name(A), (heads, skills, site.in_features // heads, rank))
+    b = draft.take(module.name(B), (heads, skills, rank, site.out_features // heads))
+    logits = draft.take(module.name(ROUTER), (settings.n_tasks, heads * skills))
     return None if a is None or b is None or logits is None else _Bank(site, a, b, logits)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from adapters_store.formats.peft.convert import as_stored, zeros
 from adapters_store.formats.peft.draft import Draft, describe, piece
-from adapters_store.formats.peft.modules import PREFIX, find_vector
+from adapters_store.formats.peft.modules import PREFIX
 from adapters_store.formats.peft.settings import Settings
 from adapters_store.primitives import head
 from adapters_store.primitives.head import HeadPart
@@ -32,13 +32,21 @@ EMBEDDINGS = frozenset(
 """Last names of the embeddings and output matrices of the families' models."""
 
 
+MAX_LABELS = 10_000
+"""As many as a signature may name."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeadForm:
-    """How a model type classifies: what it pools, and the modules of its head by their paths."""
+    """How a model type classifies: what it pools, and the modules of its head by their paths.
+
+    ``task_type`` is the one that PEFT adapters of the classifier have.
+    """
 
     pooling: Literal["cls", "last", "pooled"]
     output: str
     dense: str | None = None
+    task_type: str | None = "SEQ_CLS"
 
 
 _SCORE = HeadForm("last", "score")
@@ -55,6 +63,7 @@ HEAD_FORMS: dict[str, HeadForm] = {
     "gemma": _SCORE,
     "gemma2": _SCORE,
     "gemma3_text": _SCORE,
+    "vit": HeadForm("cls", "classifier", task_type=None),
 }
 """By the backbone's model_type, as the ``ForSequenceClassification`` classes compute."""
 
@@ -79,21 +88,37 @@ def refuse_embeddings(draft: Draft) -> None:
 
 def plan(draft: Draft, settings: Settings, prefix: str = PREFIX) -> None:
     """Add the head of a sequence classifier and saved norms; reject any other whole module."""
-    if settings.task_type == "SEQ_CLS":
-        _plan_head(draft, prefix)
     given = settings.modules_to_save
     saved = [given] if isinstance(given, str) else (given or [])
+    model_type = str(draft.backbone.config.get("model_type"))
+    form = HEAD_FORMS.get(model_type)
+    is_saved = settings.task_type == "SEQ_CLS" or (form is not None and form.output in saved)
+    if form is not None and form.task_type == settings.task_type and is_saved:
+        _plan_head(draft, form, prefix)
+    elif settings.task_type == "SEQ_CLS":
+        draft.reject(
+            "unsupported_option",
+            f"task_type SEQ_CLS: the head of model_type {model_type!r} is not one that a head "
+            f"part computes; known: {sorted(HEAD_FORMS)}",
+            "task_type",
+        )
     for name in sorted(draft.tensors):
         path, _, parameter = name.removeprefix(prefix).rpartition(".")
-        if not any(path == module or path.endswith(module) for module in saved):
+        if not any(_is_inside(path, module) for module in saved):
             continue
-        vector = find_vector(draft, f"{path}.{parameter}")
+        vector = draft.lookup.vector(f"{path}.{parameter}")
         if vector is not None and vector.is_present:
             value = draft.take(name, (vector.size,))
             part = OverridePart(vector=vector.name, operation="replace")
             draft.add(part, piece(f"{vector.name}/override/value", as_stored, value))
         else:
             _refuse(draft, settings, name)
+
+
+def _is_inside(path: str, ending: str) -> bool:
+    """Whether the module at ``path`` is one whose path ends so, or stands inside one."""
+    steps = path.split(".")
+    return any(".".join(steps[:stop]).endswith(ending) for stop in range(1, len(steps) + 1))
 
 
 def _refuse(draft: Draft, settings: Settings, name: str) -> None:
@@ -108,17 +133,7 @@ def _refuse(draft: Draft, settings: Settings, name: str) -> None:
     )
 
 
-def _plan_head(draft: Draft, prefix: str) -> None:
-    model_type = str(draft.backbone.config.get("model_type"))
-    form = HEAD_FORMS.get(model_type)
-    if form is None:
-        draft.reject(
-            "unsupported_option",
-            f"task_type SEQ_CLS: the head of model_type {model_type!r} is not one that a head "
-            f"part computes; known: {sorted(HEAD_FORMS)}",
-            "task_type",
-        )
-        return
+def _plan_head(draft: Draft, form: HeadForm, prefix: str) -> None:
     weight = draft.tensors.get(f"{prefix}{form.output}.weight")
     num_labels = weight.shape[0] if weight is not None and len(weight.shape) == 2 else 0
     size = draft.shapes.hidden_size
@@ -141,7 +156,10 @@ def _plan_head(draft: Draft, prefix: str) -> None:
         ):
             taken = draft.take(f"{prefix}{form.dense}.{suffix}", shape)
             pieces.append(piece(name, as_stored, taken))
-    if num_labels:
+    if num_labels > MAX_LABELS:
+        message = f"the head has {num_labels} labels; at most {MAX_LABELS} are allowed"
+        draft.reject("too_large", message, form.output)
+    elif num_labels:
         dense_size = size if form.dense is not None else None
         part = HeadPart(num_labels=num_labels, pooling=form.pooling, dense_size=dense_size)
         draft.add(part, *pieces)

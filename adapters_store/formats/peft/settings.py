@@ -36,6 +36,9 @@ def _reject(text: str) -> Rule:
     return Rule("reject", text)
 
 
+TaskType = Literal[
+    "SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"
+]
 Names = str | list[str] | None
 Count = Annotated[int, Field(strict=True, ge=1, le=2**20)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -48,7 +51,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
     peft_type: Annotated[str, _convert("chooses the method")]
     task_type: Annotated[
-        str | None, _convert("with SEQ_CLS a saved classifier becomes a head; it may be absent")
+        TaskType | None, _convert("SEQ_CLS needs the saved classifier, which becomes the head")
     ] = None
     base_model_name_or_path: Annotated[
         str | None, _accept("kept as a note; the backbone's fingerprint is the identity")
@@ -216,6 +219,7 @@ def read_settings(
         for item in error.errors(include_url=False, include_input=False):
             where = ".".join(str(step) for step in item["loc"][:2])
             draft.reject("unreadable", f"option {where!r}: {item['msg']}", where)
+        draft.stop()
         return None
     for name, field in settings_type.model_fields.items():
         rule, value = rule_of(field.metadata), getattr(settings, name)
