@@ -49,15 +49,22 @@ class StoreReader:
     """Everything that changes nothing. Safe for many threads and processes.
 
     Methods that take a reference accept its text or a parsed
-    :class:`~adapters_store.names.Reference`; every error is typed.
+    :class:`~adapters_store.names.Reference`; every error is typed. ``restore_window_s`` stands
+    over the catalog's own restore window where it is given.
     """
 
     def __init__(
-        self, database: Database, blobs: Blobs, *, limits: Limits = DEFAULT_LIMITS
+        self,
+        database: Database,
+        blobs: Blobs,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        restore_window_s: float | None = None,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._limits = limits
+        self._restore_window_s = restore_window_s
         self._manifests: OrderedDict[str, Manifest] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""The store: one folder with a catalog and blobs, shared by any number of processes.
+"""The store: a catalog and blobs, shared by any number of processes.
 
 Publication order is data blob, manifest blob, one catalog transaction: nothing is visible before
 everything is durable, and a refused artefact leaves nothing behind.
@@ -12,21 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import unquote, urlsplit
 
-from adapters_store.blobs.local import LocalBlobs
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
-from adapters_store.catalog import deletion, open_catalog, publishing
+from adapters_store.catalog import deletion, publishing
 from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.journal import Journal, journal
 from adapters_store.catalog.schema import bump_generation
-from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
+from adapters_store.errors import IncompatibleError
 from adapters_store.ledger.collecting import collections_so_far, may_have_lost_blobs
 from adapters_store.ledger.evaluations import check_evidence
 from adapters_store.ledger.facade import LedgerStore
 from adapters_store.ledger.lost_blobs import put_lost_blobs
-from adapters_store.limits import DEFAULT_LIMITS, MIB, Limits
+from adapters_store.limits import MIB, Limits
+from adapters_store.location import find_config, open_parts
 from adapters_store.names import (
     DEFAULT_ALIAS,
     Reference,
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from adapters_store.backbone import Backbone, BackboneRecord
     from adapters_store.manifest import Manifest
 
-CATALOG_FILE = "catalog.sqlite"
+DAY_S = 86400.0
 _CHUNK_ITEMS = 1000
 _CHUNK_BYTES = 64 * MIB
 
@@ -52,25 +51,25 @@ class Store(LedgerStore):
 
     @classmethod
     def open(
-        cls, location: str | Path, *, create: bool = True, limits: Limits = DEFAULT_LIMITS
+        cls, location: str | Path, *, create: bool = True, limits: Limits | None = None
     ) -> Self:
-        """Open the store in a folder (a path or ``file://`` URL).
+        """Open the store in a folder, or the one that a ``store.yaml`` describes.
 
-        With ``create`` False a folder without a catalog raises NotFoundError. Raises UsageError
-        for other URL schemes.
+        ``location`` is a folder (which may hold a ``store.yaml``), a YAML file, or the ``file://``
+        URL of one of them; ``limits`` stand over those of the file. With ``create`` False an
+        absent store raises NotFoundError. Raises UsageError for other locations and for a file
+        that cannot be understood.
         """
-        folder = store_folder(location)
-        if not create and not (folder / CATALOG_FILE).is_file():
-            raise NotFoundError(
-                f"no store at {folder}",
-                hint="Give --store or PATCHBAY_STORE; pushing an artefact creates a store.",
-            )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make a store at {folder}: {error.strerror}") from error
-        blobs = LocalBlobs(folder / "blobs", max_bytes=limits.max_data_bytes)
-        return cls(open_catalog(folder / CATALOG_FILE), blobs, limits=limits)
+        config = find_config(location)
+        chosen = limits or config.limits
+        database, blobs = open_parts(config, create=create, limits=chosen)
+        window = config.restore_window_days
+        return cls(
+            database,
+            blobs,
+            limits=chosen,
+            restore_window_s=None if window is None else window * DAY_S,
+        )
 
     def add_backbone(
         self, backbone: Backbone, name: str | None = None, *, actor: str = "local"
@@ -268,17 +267,6 @@ def _chunks(
             chunk, num_bytes = [], 0
     if chunk:
         yield chunk
-
-
-def store_folder(location: str | Path) -> Path:
-    """The folder of a store's location; raises UsageError for a scheme other than ``file``."""
-    text = str(location)
-    if "://" not in text:
-        return Path(text).expanduser()
-    parts = urlsplit(text)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise UsageError(f"store location {text!r}; expected a folder or file:///absolute/path")
-    return Path(unquote(parts.path))
 
 
 def _unknown_backbone(

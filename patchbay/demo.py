@@ -9,7 +9,6 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,10 +27,10 @@ EXIT_INTERRUPTED = 130
 @click.option("--port", default=8000, show_default=True, help="Port on 127.0.0.1.")
 @click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    metavar="PATH",
     help="Keep the store here. Default: a fresh one, removed at the end.",
 )
-def demo(stops: bool, port: int, store: Path | None) -> None:
+def demo(stops: bool, port: int, store: str | None) -> None:
     """Start the system, answer tenants' tasks, teach a new one, and keep serving.
 
     Example: patchbay demo --exit
@@ -42,7 +41,7 @@ def demo(stops: bool, port: int, store: Path | None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with ExitStack() as stack:
         if store is None:
-            store = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="patchbay-demo-")))
+            store = stack.enter_context(tempfile.TemporaryDirectory(prefix="patchbay-demo-"))
         tour = _start(stack, store, port)
         tour.answer_tasks()
         tour.teach_new_task()
@@ -59,7 +58,8 @@ def demo(stops: bool, port: int, store: Path | None) -> None:
     raise SystemExit(EXIT_INTERRUPTED)
 
 
-def _start(stack: ExitStack, folder: Path, port: int) -> Tour:
+def _start(stack: ExitStack, location: str, port: int) -> Tour:
+    from adapters_store.location import location_path
     from adapters_store.store import Store
     from patchbay import bundled
     from patchbay.tour import Tour
@@ -69,7 +69,7 @@ def _start(stack: ExitStack, folder: Path, port: int) -> Tour:
             f"the bundled bank is missing from {bundled.FOLDER}",
             hint="Install from a complete checkout, or train it: patchbay train run bytes-small.",
         )
-    store = stack.enter_context(Store.open(folder))
+    store = stack.enter_context(Store.open(location))
     names = bundled.register(store, TENANTS)
     size = sum(path.stat().st_size for path in bundled.ROUTING_FOLDER.rglob("*.safetensors"))
     click.echo(
@@ -81,7 +81,8 @@ def _start(stack: ExitStack, folder: Path, port: int) -> Tour:
     from serving.config import ServeConfig
 
     began = time.monotonic()
-    url = stack.enter_context(serve_locally(ServeConfig(port=port, store=folder).with_defaults()))
+    config = ServeConfig(port=port, store=location_path(location)).with_defaults()
+    url = stack.enter_context(serve_locally(config))
     click.echo(f"Ready after {time.monotonic() - began:.0f} s on {url} (docs: {url}/docs).")
     return stack.enter_context(Tour(url, store, names))
 

@@ -40,7 +40,21 @@ def _bundled() -> dict[str, Any]:
     return {"bank": BANK_FOLDER.is_dir(), "num_tasks": len(routing)}
 
 
-def examine(store: Path) -> dict[str, Any]:
+def _store(location: str) -> dict[str, Any]:
+    from adapters_store.errors import PatchbayError
+    from adapters_store.location import find_config
+
+    try:
+        config = find_config(location)
+    except PatchbayError as error:
+        return {"path": location, "problem": error.message}
+    path = str(config.location)
+    if "://" in config.catalog:
+        return {"path": path, "catalog": config.catalog.partition("://")[0]}
+    return {"path": path, "catalog": "sqlite", "exists": Path(config.catalog).is_file()}
+
+
+def examine(store: str) -> dict[str, Any]:
     """Facts about the machine, the versions and the store; nothing is started or changed."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -51,7 +65,7 @@ def examine(store: Path) -> dict[str, Any]:
         "free_disk_bytes": shutil.disk_usage(Path.cwd()).free,
         "versions": {name: _version(name) for name in _DISTRIBUTIONS},
         "bundled": _bundled(),
-        "store": {"path": str(store), "exists": (store / "catalog.sqlite").is_file()},
+        "store": _store(store),
     }
 
 
@@ -59,17 +73,17 @@ def examine(store: Path) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    metavar="PATH",
     envvar="PATCHBAY_STORE",
-    default=Path("~/.patchbay"),
+    default="~/.patchbay",
     help="Store to look for.",
 )
-def doctor(as_json: bool, store: Path) -> None:
+def doctor(as_json: bool, store: str) -> None:
     """Report on this machine and installation.
 
     Example: patchbay doctor --json
     """
-    facts = examine(store.expanduser())
+    facts = examine(store)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return

@@ -20,7 +20,7 @@ EXIT_INTERRUPTED = 130
 @click.option("--host", help="Address to listen on; loopback unless keys are configured.")
 @click.option("--port", type=int, help="Port to listen on. Default: 8000.")
 @click.option("--replicas", "num_replicas", type=int, help="Number of replicas. Default: 1.")
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of the store.")
+@click.option("--store", metavar="PATH", help="Folder of the store, or its store.yaml.")
 @click.option(
     "--backbone",
     "folders",

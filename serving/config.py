@@ -7,12 +7,20 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from adapters_store.errors import UsageError
+from adapters_store.location import location_path
 
 BUNDLED_NAME = "bytes-small"
 DEFAULT_STORE = "~/.patchbay"
@@ -77,6 +85,7 @@ class KeySection(_Section):
 class ServeConfig(_Section):
     """The whole application.
 
+    ``store`` is a folder or a ``store.yaml``, or the ``file://`` URL of one.
     ``keys`` empty means development mode: loopback only, requests without a key are accepted.
     ``sources`` are the folders that ``POST /v1/adapters`` may read ``file://`` artefacts from.
     ``run_folder`` is shared by the replicas of one application for their metric snapshots.
@@ -87,7 +96,7 @@ class ServeConfig(_Section):
     num_replicas: int = Field(default=1, ge=1)
     max_ongoing_requests: int = Field(default=2048, ge=1)
     proxy: Literal["python", "haproxy"] = "python"
-    store: Path = Path(DEFAULT_STORE)
+    store: Annotated[Path, BeforeValidator(location_path)] = Path(DEFAULT_STORE)
     backbones: tuple[BackboneConfig, ...] = ()
     engine: EngineSection = EngineSection()
     limits: LimitsSection = LimitsSection()

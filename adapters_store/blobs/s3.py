@@ -149,7 +149,10 @@ class S3Blobs:
             return None if found is None else int(found["ContentLength"])
 
     def delete(self, digest: str, *, put_before_s: float | None = None) -> bool:
-        """Look at the object's time, then delete it: a put between these two requests is lost."""
+        """Look at the object's time, then delete it; a put between these two requests is lost.
+
+        A publication looks after its blobs where a collection ran meanwhile.
+        """
         with typed_errors(self.location):
             found = self._head(digest)
             if found is None:

@@ -55,7 +55,7 @@ SUMMARIES: dict[str, str] = {
     "--store",
     "location",
     metavar="PATH",
-    help=f"Folder of the store. Default: ${STORE_VARIABLE}, else {DEFAULT_STORE}.",
+    help=f"Folder or store.yaml of the store. Default: ${STORE_VARIABLE}, else {DEFAULT_STORE}.",
 )
 @click.pass_context
 def adapters(context: click.Context, location: str | None) -> None:

@@ -22,7 +22,9 @@ STORE_VARIABLE = "PATCHBAY_STORE"
 def store_option(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command ``--store``; it falls back to the group's, the environment, the default."""
 
-    @click.option("--store", "location", metavar="PATH", help="Folder of the store.")
+    @click.option(
+        "--store", "location", metavar="PATH", help="Folder of the store, or its store.yaml."
+    )
     @functools.wraps(command)
     def with_store(*args: Any, location: str | None, **options: Any) -> None:
         of_group: str | None = click.get_current_context().obj

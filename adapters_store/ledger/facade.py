@@ -40,7 +40,7 @@ class LedgerStore(StoreReader):
     @cached_property
     def retention(self) -> Retention:
         """How long deletions can be undone."""
-        return Retention(self._database, self._blobs)
+        return Retention(self._database, self._blobs, self._restore_window_s)
 
     def collect(
         self,

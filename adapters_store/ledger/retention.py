@@ -8,7 +8,7 @@ from adapters_store.blobs import Blobs
 from adapters_store.catalog import counters
 from adapters_store.catalog.database import Database
 from adapters_store.catalog.journal import journal
-from adapters_store.errors import UsageError
+from adapters_store.errors import ConflictError, UsageError
 from adapters_store.ledger.collecting import CollectionRun
 from adapters_store.ledger.collection import Collection
 from adapters_store.ledger.events import Subject
@@ -19,20 +19,35 @@ MAX_AGE_S = 100 * 365 * 86400.0
 
 
 class Retention:
-    """``store.retention`` and ``store.collect``."""
+    """``store.retention`` and ``store.collect``.
 
-    def __init__(self, database: Database, blobs: Blobs) -> None:
+    ``configured_s`` is the restore window of the store's configuration; it stands over the
+    catalog's.
+    """
+
+    def __init__(self, database: Database, blobs: Blobs, configured_s: float | None = None) -> None:
         self._database = database
         self._blobs = blobs
+        self._configured_s = configured_s
 
-    def restore_window_s(self) -> int:
+    def restore_window_s(self) -> float:
         """How many seconds a deleted version keeps its content at least; 30 days unless set."""
+        if self._configured_s is not None:
+            return self._configured_s
         with self._database.read() as connection:
             return _window(connection)
 
     def set_restore_window(self, seconds: int, *, actor: str = "local") -> None:
-        """Set the restore window of this store; raises UsageError outside 0 to 100 years."""
+        """Set the catalog's restore window.
+
+        Raises UsageError outside 0 to 100 years, ConflictError where the configuration names one.
+        """
         _check_age(seconds, "restore_window_s")
+        if self._configured_s is not None:
+            raise ConflictError(
+                f"the store's configuration sets a restore window of {self._configured_s:g} s",
+                hint="Change restore_window_days in the store's store.yaml.",
+            )
         with journal(self._database, actor) as change:
             previous = _window(change.connection)
             counters.write(change.connection, counters.RESTORE_WINDOW_S, int(seconds))

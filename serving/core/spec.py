@@ -10,7 +10,7 @@ from serving.config import BackboneConfig, EngineSection
 
 
 class CoreSpec(BaseModel):
-    """Backbone, engine limits, the store to load artefacts from, and the socket to talk over.
+    """Backbone, engine limits, the store's folder or ``store.yaml``, and the socket to talk over.
 
     ``address`` is a ZeroMQ endpoint that the parent has bound; ``life_fd`` is the write end of a
     pipe whose closing tells the parent that the core is gone.

@@ -6,7 +6,8 @@ import pytest
 from store_kit import low_rank, open_store
 
 from adapters_store.errors import NotFoundError, UsageError
-from adapters_store.store import Store, store_folder
+from adapters_store.location import location_path
+from adapters_store.store import Store
 
 
 def test_a_store_opens_again_by_its_url(store, store_folder, t5):
@@ -16,8 +17,8 @@ def test_a_store_opens_again_by_its_url(store, store_folder, t5):
 
 
 def test_locations_are_folders_or_file_urls(tmp_path):
-    assert store_folder(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
-    assert store_folder(tmp_path) == tmp_path
+    assert location_path(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
+    assert location_path(tmp_path) == tmp_path
     with pytest.raises(UsageError, match="s3://"):
         Store.open("s3://bucket/store")
     with pytest.raises(NotFoundError, match="no store"):
