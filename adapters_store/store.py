@@ -24,6 +24,7 @@ from adapters_store.ledger.collecting import collections_so_far, may_have_lost_b
 from adapters_store.ledger.evaluations import check_evidence
 from adapters_store.ledger.facade import LedgerStore
 from adapters_store.ledger.lost_blobs import put_lost_blobs
+from adapters_store.ledger.signatures import keep as keep_signatures
 from adapters_store.limits import MIB, Limits
 from adapters_store.location import find_config, open_parts
 from adapters_store.names import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from adapters_store.artefact import Artefact
     from adapters_store.backbone import Backbone, BackboneRecord
     from adapters_store.manifest import Manifest
+    from adapters_store.signing import Signature
 
 DAY_S = 86400.0
 _CHUNK_ITEMS = 1000
@@ -105,13 +107,15 @@ class Store(LedgerStore):
         *,
         aliases: Sequence[str] = (DEFAULT_ALIAS,),
         actor: str = "local",
+        signatures: Sequence[Signature] = (),
     ) -> builtins.list[Version]:
         """Publish several artefacts in order, in one transaction: all of them or none.
 
         A routing may name a bank that stands earlier in the same list. Artefacts are taken from
         the iterable a bounded number at a time; where a later one is refused, the blobs of earlier
-        ones stay, unseen, until they are collected. Raises ConflictError where a collection took
-        blobs of a batch that was too large to keep in memory; publish it again.
+        ones stay, unseen, until they are collected. ``signatures`` are kept with every artefact
+        and must fit it. Raises ConflictError where a collection took blobs of a batch that was too
+        large to keep in memory; publish it again.
         """
         for alias in aliases:
             check_alias(alias)
@@ -125,6 +129,8 @@ class Store(LedgerStore):
             named = [(parse_name(name), artefact) for name, artefact in chunk]
             for _, artefact in named:
                 self._validate(artefact, records, banks)
+                for signature in signatures:
+                    signature.check(artefact.digest)
             latest = [artefact for _, artefact in named]
             data = [artefact.data for artefact in latest]
             self._blobs.put_many(data + [artefact.manifest.canonical for artefact in latest])
@@ -136,6 +142,8 @@ class Store(LedgerStore):
                 publishing.publish(change, reference, manifest, aliases=aliases)
                 for reference, manifest in accepted
             ]
+            for version in published:
+                keep_signatures(change, version.subject, signatures)
         return [self._bind(version) for version in published]
 
     def check_many(

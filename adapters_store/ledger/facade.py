@@ -14,9 +14,11 @@ from adapters_store.ledger.evaluations import Evaluation, EvaluationRecord, Eval
 from adapters_store.ledger.leases import Leases
 from adapters_store.ledger.pins import Pin, Pins
 from adapters_store.ledger.retention import DEFAULT_UPLOAD_AGE_S, Retention
+from adapters_store.ledger.signatures import Signatures
 from adapters_store.ledger.tags import Tags
 from adapters_store.names import Reference, parsed
 from adapters_store.reader import StoreReader
+from adapters_store.records import Finding
 
 
 class LedgerStore(StoreReader):
@@ -60,6 +62,25 @@ class LedgerStore(StoreReader):
             upload_age_s=upload_age_s,
             actor=actor,
         )
+
+    @cached_property
+    def signatures(self) -> Signatures:
+        """Who vouches for which artefact."""
+        return Signatures(self._database)
+
+    def verify(self, reference: str | Reference | None = None) -> builtins.list[Finding]:
+        """What the reader's ``verify`` finds, and signatures that do not fit their artefact."""
+        findings = super().verify(reference)
+        if reference is None:
+            records = self.signatures.list()
+        else:
+            digests = {version.digest for version in self._to_verify(reference)}
+            records = [one for digest in sorted(digests) for one in self.signatures.list(digest)]
+        for one in records:
+            if not one.signature.is_valid(one.digest):
+                message = f"the signature by key {one.signature.key.id} does not fit the artefact"
+                findings.append(Finding(one.digest, "signature", one.digest, "forged", message))
+        return findings
 
     def pin(
         self, reference: str | Reference, owner: str, reason: str = "", *, actor: str = "local"
