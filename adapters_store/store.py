@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from adapters_store.batches import in_chunks
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
 from adapters_store.catalog import deletion, publishing
@@ -25,7 +26,7 @@ from adapters_store.ledger.evaluations import check_evidence
 from adapters_store.ledger.facade import LedgerStore
 from adapters_store.ledger.lost_blobs import put_lost_blobs
 from adapters_store.ledger.signatures import keep as keep_signatures
-from adapters_store.limits import MIB, Limits
+from adapters_store.limits import Limits
 from adapters_store.location import find_config, open_parts
 from adapters_store.names import (
     DEFAULT_ALIAS,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from adapters_store.signing import Signature
 
 DAY_S = 86400.0
-_CHUNK_ITEMS = 1000
-_CHUNK_BYTES = 64 * MIB
 
 
 class Store(LedgerStore):
@@ -125,7 +124,7 @@ class Store(LedgerStore):
         latest: builtins.list[Artefact] = []
         with self._database.read() as connection:
             since = collections_so_far(connection)
-        for chunk in _chunks(items):
+        for chunk in in_chunks(items):
             named = [(parse_name(name), artefact) for name, artefact in chunk]
             for _, artefact in named:
                 self._validate(artefact, records, banks)
@@ -259,22 +258,6 @@ class Store(LedgerStore):
         validate(artefact, record, banks.get(bank_digest or ""), self._limits)
         if manifest.kind == "bank":
             banks[manifest.digest] = manifest
-
-
-def _chunks(
-    items: Iterable[tuple[str, Artefact]],
-) -> Iterator[builtins.list[tuple[str, Artefact]]]:
-    """The items in lists that hold at most ``_CHUNK_ITEMS`` of them or a little over the bytes."""
-    chunk: builtins.list[tuple[str, Artefact]] = []
-    num_bytes = 0
-    for name, artefact in items:
-        chunk.append((name, artefact))
-        num_bytes += len(artefact.data)
-        if len(chunk) == _CHUNK_ITEMS or num_bytes >= _CHUNK_BYTES:
-            yield chunk
-            chunk, num_bytes = [], 0
-    if chunk:
-        yield chunk
 
 
 def _unknown_backbone(
