@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from adapters_store.catalog import lineage as lineage_rows
 from adapters_store.catalog import versions as version_rows
@@ -19,6 +20,9 @@ from adapters_store.ledger.tags import Tags
 from adapters_store.names import Reference, parsed
 from adapters_store.reader import StoreReader
 from adapters_store.records import Finding
+
+if TYPE_CHECKING:
+    from adapters_store.webhooks.registry import Webhooks
 
 
 class LedgerStore(StoreReader):
@@ -38,6 +42,13 @@ class LedgerStore(StoreReader):
     def leases(self) -> Leases:
         """What running servers have in memory."""
         return Leases(self._database)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Who is told of which events."""
+        from adapters_store.webhooks.registry import Webhooks
+
+        return Webhooks(self._database)
 
     @cached_property
     def retention(self) -> Retention:
