@@ -137,10 +137,7 @@ class Store(LedgerStore):
         with self._change(actor) as change:
             if may_have_lost_blobs(change.connection, since):
                 put_lost_blobs(self._blobs, [manifest for _, manifest in accepted], latest)
-            published = [
-                publishing.publish(change, reference, manifest, aliases=aliases)
-                for reference, manifest in accepted
-            ]
+            published = publishing.publish_many(change, accepted, aliases=aliases)
             for version in published:
                 keep_signatures(change, version.subject, signatures)
         return [self._bind(version) for version in published]
