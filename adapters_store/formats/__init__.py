@@ -18,6 +18,11 @@ FORMATS: dict[str, str] = {
     "peft": "adapters_store.formats.peft.format:PeftFormat",
 }
 
+EXPORTERS: dict[str, str] = {
+    "peft": "adapters_store.formats.peft.export:export_peft",
+}
+"""By format: (artefact, backbone, folder, bank or None) to a folder that its library loads."""
+
 _CODES = {
     "unsafe_artefact": "unsafe",
     "artefact_too_large": "too_large",
@@ -78,6 +83,7 @@ def _rejected(source: Source, name: str, backbone: BackboneRecord, reason: Reaso
 
 
 __all__ = [
+    "EXPORTERS",
     "FORMATS",
     "Format",
     "ImportOptions",

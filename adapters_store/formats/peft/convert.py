@@ -20,8 +20,8 @@ def transposed(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def scaled_rows_transposed(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(r, in) with its rows times (r, 1), as (in, r)."""
-    return (tensors[0] * tensors[1]).t().contiguous()
+    """(r, in) with its rows times (r, 1), as (in, r), float32."""
+    return (tensors[0].float() * tensors[1].float()).t().contiguous()
 
 
 def flattened(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -12,7 +12,8 @@ from adapters_store.formats.peft.modules import group
 from adapters_store.formats.peft.settings import NormSettings, read_settings
 from adapters_store.primitives.override import OverridePart
 
-WEIGHT, BIAS = ".ln_tuning_layers.weight", ".ln_tuning_layers.bias"
+SUFFIX = ".ln_tuning_layers"
+WEIGHT, BIAS = f"{SUFFIX}.weight", f"{SUFFIX}.bias"
 
 
 def plan(draft: Draft, config: Mapping[str, Any]) -> None:

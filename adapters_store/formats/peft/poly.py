@@ -21,6 +21,7 @@ from adapters_store.formats.peft.targets import report_targets
 from adapters_store.primitives.low_rank import LowRankPart
 from adapters_store.primitives.mixture import BankPart
 from adapters_store.primitives.routing import LOGITS, WEIGHTS, RoutingPart
+from adapters_store.skills import task_as_lora
 
 if TYPE_CHECKING:
     import torch
@@ -124,11 +125,11 @@ def _add_bank(draft: Draft, settings: PolySettings, banks: Sequence[_Bank]) -> N
 
 
 def _add_task(draft: Draft, settings: PolySettings, bank: _Bank, task: int) -> None:
-    name = bank.site.name
+    name, sources = bank.site.name, (bank.a, bank.b, bank.logits)
     draft.add(
         LowRankPart(site=name, rank=settings.r, scale=1 / settings.r),
-        piece(f"{name}/low_rank/a", partial(_mix_a, task=task), bank.a, bank.logits),
-        piece(f"{name}/low_rank/b", partial(_mix_b, task=task), bank.b, bank.logits),
+        piece(f"{name}/low_rank/a", partial(_mixed, task=task, index=0), *sources),
+        piece(f"{name}/low_rank/b", partial(_mixed, task=task, index=1), *sources),
     )
 
 
@@ -140,8 +141,8 @@ def _logits(tensors: Sequence[torch.Tensor], *, task: int, num_heads: int) -> to
 
 
 def _weights(tensors: Sequence[torch.Tensor], *, task: int, num_heads: int) -> torch.Tensor:
-    """One task's weights (S, H, K) after the gate."""
-    return gate(_logits(tensors, task=task, num_heads=num_heads))
+    """One task's weights (S, H, K) after the gate, float32 as PEFT computes them."""
+    return gate(_logits(tensors, task=task, num_heads=num_heads).float())
 
 
 def gate(logits: torch.Tensor) -> torch.Tensor:
@@ -150,20 +151,8 @@ def gate(logits: torch.Tensor) -> torch.Tensor:
     return sigmoids / (sigmoids.sum(-1, keepdim=True) + _GATE_OFFSET)
 
 
-def _mix_a(tensors: Sequence[torch.Tensor], *, task: int) -> torch.Tensor:
-    """One task's ``a`` (in, r) from a bank's (H, K, in / H, r)."""
-    import torch
-
-    bank, logits = tensors
-    weights = gate(logits[task].reshape(bank.shape[:2]))
-    return torch.einsum("hk,hkdr->hdr", weights, bank).reshape(-1, bank.shape[-1])
-
-
-def _mix_b(tensors: Sequence[torch.Tensor], *, task: int) -> torch.Tensor:
-    """One task's ``b`` (r, out) from a bank's (H, K, r, out / H)."""
-    import torch
-
-    bank, logits = tensors
-    weights = gate(logits[task].reshape(bank.shape[:2]))
-    mixed = torch.einsum("hk,hkrd->hrd", weights, bank)
-    return mixed.transpose(0, 1).reshape(bank.shape[2], -1)
+def _mixed(tensors: Sequence[torch.Tensor], *, task: int, index: int) -> torch.Tensor:
+    """One task's ``a`` (index 0) or ``b`` (index 1), float32, from a bank's and the logits."""
+    a, b, logits = tensors
+    weights = gate(logits[task].float().reshape(a.shape[:2]))
+    return task_as_lora(a.float(), b.float(), weights)[index].contiguous()

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from adapters_store.families.anatomy import Anatomy, Attention
 from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.prompt import PREFIX, ROWS, submodules
@@ -30,12 +31,7 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
     if settings is None:
         return
     anatomy, num_tokens = draft.shapes.anatomy, settings.num_virtual_tokens
-    stack = anatomy.inputs[-1].name
-    places = [
-        place
-        for place in anatomy.attentions
-        if place.name.startswith(f"{stack}.") and place.name.endswith(".self")
-    ]
+    places, stack = own_attentions(anatomy), anatomy.inputs[-1].name
     num_heads, width = places[0].num_kv_heads, places[0].head_dim
     for option, found, expected in (
         ("num_layers", settings.num_layers, len(places)),
@@ -66,6 +62,16 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
             piece(f"{place.name}/prefix/value", partial(cut, index=2 * pair + 1), rows),
         )
     saved.plan(draft, settings, PREFIX)
+
+
+def own_attentions(anatomy: Anatomy) -> list[Attention]:
+    """The self-attentions of the last stack, layer by layer."""
+    stack = anatomy.inputs[-1].name
+    return [
+        place
+        for place in anatomy.attentions
+        if place.name.startswith(f"{stack}.") and place.name.endswith(".self")
+    ]
 
 
 def pair_of(layer: int, num_layers: int, is_behind_encoder: bool) -> int:

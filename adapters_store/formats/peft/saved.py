@@ -46,10 +46,11 @@ class HeadForm:
     pooling: Literal["cls", "last", "pooled"]
     output: str
     dense: str | None = None
+    has_bias: bool = True
     task_type: str | None = "SEQ_CLS"
 
 
-_SCORE = HeadForm("last", "score")
+_SCORE = HeadForm("last", "score", has_bias=False)
 _ROBERTA = HeadForm("cls", "classifier.out_proj", "classifier.dense")
 HEAD_FORMS: dict[str, HeadForm] = {
     "bert": HeadForm("pooled", "classifier"),
@@ -144,7 +145,7 @@ def _plan_head(draft: Draft, form: HeadForm, prefix: str) -> None:
             draft.take(f"{prefix}{form.output}.weight", (None, size)),
         )
     ]
-    if f"{prefix}{form.output}.bias" in draft.tensors:
+    if form.has_bias:
         bias = draft.take(f"{prefix}{form.output}.bias", (num_labels,))
         pieces.append(piece(head.BIAS, as_stored, bias))
     else:
