@@ -16,6 +16,7 @@ from adapters_store.limits import DEFAULT_LIMITS, Limits
 FORMATS: dict[str, str] = {
     "patchbay": "adapters_store.formats.native:NativeFormat",
     "peft": "adapters_store.formats.peft.format:PeftFormat",
+    "adapterhub": "adapters_store.formats.adapterhub.format:AdapterHubFormat",
 }
 
 EXPORTERS: dict[str, str] = {

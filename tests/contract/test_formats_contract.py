@@ -45,6 +45,7 @@ def native_sample(folder: Path) -> Path:
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "patchbay": native_sample,
     "peft": lambda _: GOLDEN / "peft" / "bert-lora-classifier",
+    "adapterhub": lambda _: GOLDEN / "adapterhub" / "bert-head" / "adapter",
 }
 """A sound folder of each format for the golden BERT."""
 

@@ -35,6 +35,14 @@ _ENCODER = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
+_IMAGES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 8,
+    "patch_size": 4,
+}
 MODELS = {
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**_DECODER)),
     "qwen2": lambda: transformers.Qwen2ForCausalLM(
@@ -75,6 +83,7 @@ MODELS = {
     ),
     "bert": lambda: transformers.BertModel(transformers.BertConfig(**_ENCODER)),
     "roberta": lambda: transformers.RobertaModel(transformers.RobertaConfig(**_ENCODER)),
+    "vit": lambda: transformers.ViTModel(transformers.ViTConfig(**_IMAGES)),
 }
 
 

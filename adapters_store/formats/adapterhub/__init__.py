@@ -1,0 +1,1 @@
+"""Directories of the library ``adapters`` (AdapterHub)."""

@@ -1,0 +1,147 @@
+"""Prediction heads of ``adapters``: classifiers become a ``head`` part, others are named.
+
+Heads of the library's own models stand under ``heads.<name>``, in layers with a dropout before
+each; those of the Hugging Face classes keep their modules' names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adapters_store.formats.adapterhub.draft import Draft
+from adapters_store.formats.adapterhub.layout import LAYOUTS
+from adapters_store.formats.adapterhub.recipe import Recipe, as_stored, zeros
+from adapters_store.primitives.head import HeadPart
+from adapters_store.primitives.prompt import PromptPart
+
+HEAD_CONFIG_FILE = "head_config.json"
+HEAD_WEIGHTS_FILE = "model_head.safetensors"
+HEAD_PICKLE_FILE = "pytorch_model_head.bin"
+
+Pooling = Literal["cls", "last", "pooled"]
+CLASSIFIERS = ("classification", "image_classification")
+LANGUAGE_MODELS = ("masked_lm", "causal_lm", "seq2seq_lm")
+_LANGUAGE_CLASSES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A head's layers: stems of the tensors of the last, and of a layer with tanh before it."""
+
+    pooling: Pooling
+    last: str
+    dense: str | None = None
+    has_bias: bool = True
+
+
+_ROBERTA = Classifier("cls", "classifier.out_proj", "classifier.dense")
+STATIC: dict[str, Classifier] = {
+    "BertForSequenceClassification": Classifier("pooled", "classifier"),
+    "RobertaForSequenceClassification": Classifier(
+        "cls", "classifier.out_proj", "classifier.dense"
+    ),
+    "XLMRobertaForSequenceClassification": Classifier(
+        "cls", "classifier.out_proj", "classifier.dense"
+    ),
+    "GPT2ForSequenceClassification": Classifier("last", "score", has_bias=False),
+    "LlamaForSequenceClassification": Classifier("last", "score", has_bias=False),
+    "MistralForSequenceClassification": Classifier("last", "score", has_bias=False),
+    "ViTForImageClassification": Classifier("cls", "classifier"),
+}
+"""Heads of Hugging Face classes by the class."""
+
+
+def is_language_model(raw: Mapping[str, Any]) -> bool:
+    """True where the head writes tokens, as the backbone's own does."""
+    config = raw.get("config")
+    if isinstance(config, dict):
+        return config.get("head_type") in LANGUAGE_MODELS
+    return str(raw.get("model_class")).endswith(_LANGUAGE_CLASSES)
+
+
+def plan_head(raw: Mapping[str, Any], model_type: str, draft: Draft) -> None:
+    """Add a classifier's part and labels; reject any other head by name."""
+    draft.scope = HEAD_CONFIG_FILE
+    values, config = raw, raw.get("config")
+    if isinstance(config, dict):
+        values = config
+        found = _flexible(config, f"heads.{raw.get('name')}", model_type, draft)
+    else:
+        found = STATIC.get(str(raw.get("model_class")))
+        if found is None:
+            message = f"the head of {raw.get('model_class')!r} is not one of {sorted(STATIC)}"
+            draft.abandon("unsupported_option", message, f"{draft.scope}.model_class")
+    if found is None:
+        return
+    if any(isinstance(part, PromptPart) for part in draft.parts):
+        message = "`adapters` reads the head's vector from the first row, which is the prompt's"
+        draft.abandon("unsupported_option", message, draft.scope)
+        return
+    num_labels = values.get("num_labels")
+    if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 2:
+        message = f"num_labels is {num_labels!r}; expected 2 or more, one label is a regression"
+        draft.abandon("unsupported_option", message, f"{draft.scope}.num_labels")
+        return
+    draft.labels = _labels(values.get("label2id"), num_labels, draft)
+    _add(found, num_labels, draft)
+
+
+def _flexible(
+    config: Mapping[str, Any], stem: str, model_type: str, draft: Draft
+) -> Classifier | None:
+    """The layers of a head of the library's own models, None with a reason for other heads."""
+    layers, activation = config.get("layers"), config.get("activation_function")
+    pooling = LAYOUTS[model_type].pooling if model_type in LAYOUTS else None
+    fault = ""
+    if config.get("head_type") not in CLASSIFIERS:
+        fault = f"head_type is {config.get('head_type')!r}; expected one of {CLASSIFIERS}"
+    elif config.get("multilabel"):
+        fault = "multilabel is set; the primitive's labels exclude each other"
+    elif layers not in (1, 2):
+        fault = f"layers is {layers!r}; expected 1 or 2"
+    elif layers == 2 and activation != "tanh":
+        fault = f"activation_function is {activation!r} between two layers; expected 'tanh'"
+    elif pooling is None:
+        fault = f"a head of {model_type!r} reads the decoder at the text's end"
+    if fault or pooling is None:
+        draft.abandon("unsupported_option", fault, f"{draft.scope}.config")
+        return None
+    return Classifier(
+        pooling="pooled" if config.get("use_pooler") and pooling == "cls" else pooling,
+        last=f"{stem}.{4 if layers == 2 else 1}",
+        dense=f"{stem}.1" if layers == 2 else None,
+        has_bias=bool(config.get("bias", True)),
+    )
+
+
+def _labels(label2id: Any, num_labels: int, draft: Draft) -> tuple[str, ...]:
+    """The labels in the order of the head's rows; none where the file names none."""
+    if label2id is None:
+        return ()
+    if isinstance(label2id, dict):
+        by_index = {index: label for label, index in label2id.items() if isinstance(index, int)}
+        if sorted(by_index) == list(range(num_labels)) and len(label2id) == num_labels:
+            return tuple(by_index[index] for index in range(num_labels))
+    message = f"label2id is {str(label2id)[:80]}; expected {num_labels} labels from 0 on"
+    draft.reject("unreadable", message, f"{draft.scope}.label2id")
+    return ()
+
+
+def _add(found: Classifier, num_labels: int, draft: Draft) -> None:
+    width = draft.shapes.hidden_size
+    part = HeadPart(
+        num_labels=num_labels,
+        pooling=found.pooling,
+        dense_size=None if found.dense is None else width,
+    )
+    weight = draft.take(f"{found.last}.weight", (num_labels, width))
+    bias: Recipe = zeros(num_labels)
+    if found.has_bias:
+        bias = as_stored(draft.take(f"{found.last}.bias", (num_labels,)))
+    recipes = [as_stored(weight), bias]
+    if found.dense is not None:
+        recipes.append(as_stored(draft.take(f"{found.dense}.weight", (width, width))))
+        recipes.append(as_stored(draft.take(f"{found.dense}.bias", (width,))))
+    draft.add(part, recipes)
