@@ -142,6 +142,13 @@ class ForbiddenError(PatchbayError):
     default_hint = "Use a key with the needed scope."
 
 
+class UnsignedError(ForbiddenError):
+    """An artefact without a valid signature where the tenant's artefacts must have one."""
+
+    code = "unsigned"
+    default_hint = "Sign it with a trusted key: `patchbay adapters sign REFERENCE --key FILE`."
+
+
 class UnauthorizedError(PatchbayError):
     """A missing or unknown key."""
 

@@ -11,7 +11,7 @@ from adapters_store.ledger.events import Subject
 if TYPE_CHECKING:
     from adapters_store.manifest import Kind, Manifest
 
-Problem = Literal["missing", "truncated", "altered", "unreadable", "bank_missing"]
+Problem = Literal["missing", "truncated", "altered", "unreadable", "bank_missing", "forged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Finding:
     """One damage: which version, which of its blobs, what is wrong with it."""
 
     reference: str
-    blob: Literal["manifest", "data", "bank"]
+    blob: Literal["manifest", "data", "bank", "signature"]
     digest: str
     problem: Problem
     message: str

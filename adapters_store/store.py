@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from adapters_store.batches import in_chunks
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
 from adapters_store.catalog import deletion, publishing
@@ -24,7 +25,8 @@ from adapters_store.ledger.collecting import collections_so_far, may_have_lost_b
 from adapters_store.ledger.evaluations import check_evidence
 from adapters_store.ledger.facade import LedgerStore
 from adapters_store.ledger.lost_blobs import put_lost_blobs
-from adapters_store.limits import MIB, Limits
+from adapters_store.ledger.signatures import keep as keep_signatures
+from adapters_store.limits import Limits
 from adapters_store.location import find_config, open_parts
 from adapters_store.names import (
     DEFAULT_ALIAS,
@@ -40,10 +42,9 @@ if TYPE_CHECKING:
     from adapters_store.artefact import Artefact
     from adapters_store.backbone import Backbone, BackboneRecord
     from adapters_store.manifest import Manifest
+    from adapters_store.signing import Signature
 
 DAY_S = 86400.0
-_CHUNK_ITEMS = 1000
-_CHUNK_BYTES = 64 * MIB
 
 
 class Store(LedgerStore):
@@ -105,13 +106,15 @@ class Store(LedgerStore):
         *,
         aliases: Sequence[str] = (DEFAULT_ALIAS,),
         actor: str = "local",
+        signatures: Sequence[Signature] = (),
     ) -> builtins.list[Version]:
         """Publish several artefacts in order, in one transaction: all of them or none.
 
         A routing may name a bank that stands earlier in the same list. Artefacts are taken from
         the iterable a bounded number at a time; where a later one is refused, the blobs of earlier
-        ones stay, unseen, until they are collected. Raises ConflictError where a collection took
-        blobs of a batch that was too large to keep in memory; publish it again.
+        ones stay, unseen, until they are collected. ``signatures`` are kept with every artefact
+        and must fit it. Raises ConflictError where a collection took blobs of a batch that was too
+        large to keep in memory; publish it again.
         """
         for alias in aliases:
             check_alias(alias)
@@ -121,10 +124,12 @@ class Store(LedgerStore):
         latest: builtins.list[Artefact] = []
         with self._database.read() as connection:
             since = collections_so_far(connection)
-        for chunk in _chunks(items):
+        for chunk in in_chunks(items):
             named = [(parse_name(name), artefact) for name, artefact in chunk]
             for _, artefact in named:
                 self._validate(artefact, records, banks)
+                for signature in signatures:
+                    signature.check(artefact.digest)
             latest = [artefact for _, artefact in named]
             data = [artefact.data for artefact in latest]
             self._blobs.put_many(data + [artefact.manifest.canonical for artefact in latest])
@@ -132,10 +137,9 @@ class Store(LedgerStore):
         with self._change(actor) as change:
             if may_have_lost_blobs(change.connection, since):
                 put_lost_blobs(self._blobs, [manifest for _, manifest in accepted], latest)
-            published = [
-                publishing.publish(change, reference, manifest, aliases=aliases)
-                for reference, manifest in accepted
-            ]
+            published = publishing.publish_many(change, accepted, aliases=aliases)
+            for version in published:
+                keep_signatures(change, version.subject, signatures)
         return [self._bind(version) for version in published]
 
     def check_many(
@@ -251,22 +255,6 @@ class Store(LedgerStore):
         validate(artefact, record, banks.get(bank_digest or ""), self._limits)
         if manifest.kind == "bank":
             banks[manifest.digest] = manifest
-
-
-def _chunks(
-    items: Iterable[tuple[str, Artefact]],
-) -> Iterator[builtins.list[tuple[str, Artefact]]]:
-    """The items in lists that hold at most ``_CHUNK_ITEMS`` of them or a little over the bytes."""
-    chunk: builtins.list[tuple[str, Artefact]] = []
-    num_bytes = 0
-    for name, artefact in items:
-        chunk.append((name, artefact))
-        num_bytes += len(artefact.data)
-        if len(chunk) == _CHUNK_ITEMS or num_bytes >= _CHUNK_BYTES:
-            yield chunk
-            chunk, num_bytes = [], 0
-    if chunk:
-        yield chunk
 
 
 def _unknown_backbone(

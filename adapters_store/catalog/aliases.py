@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from adapters_store.catalog.journal import Journal
 from adapters_store.catalog.schema import ALIASES, EVENTS
@@ -15,6 +15,12 @@ from adapters_store.names import Reference
 from adapters_store.records import AliasEvent
 
 ALIAS_EVENT_TYPES = ("alias.removed", "alias.set")
+
+_POINT = (
+    update(ALIASES)
+    .where(ALIASES.c.name_id == bindparam("its_name_id"), ALIASES.c.alias == bindparam("its_alias"))
+    .values(number=bindparam("its_number"))
+)
 
 
 def move(
@@ -50,13 +56,45 @@ def move(
         connection.execute(insert(ALIASES).values(name_id=name_id, alias=alias, number=number))
     else:
         connection.execute(update(ALIASES).where(*where).values(number=number))
+    record_move(journal, target, present, reason=reason, evidence=evidence)
+
+
+def record_move(
+    journal: Journal,
+    target: Subject,
+    present: int | None,
+    *,
+    reason: str,
+    evidence: Sequence[int] = (),
+) -> None:
+    """The event of one move; the caller writes the row, as ``move`` and ``write`` do."""
     journal.record(
-        "alias.set" if number is not None else "alias.removed",
+        "alias.set" if target.version is not None else "alias.removed",
         target,
         from_version=present,
         reason=check_note(reason, "reason"),
         evidence=list(evidence),
     )
+
+
+def write(
+    connection: Connection,
+    numbers: Mapping[tuple[int, str], int],
+    *,
+    known: Collection[tuple[int, str]],
+) -> None:
+    """Let many aliases, each by its name's key, point at versions; those in ``known`` are set."""
+    added, moved = [], []
+    for (name_id, alias), number in numbers.items():
+        row = {"name_id": name_id, "alias": alias, "number": number}
+        if (name_id, alias) in known:
+            moved.append({f"its_{column}": value for column, value in row.items()})
+        else:
+            added.append(row)
+    if added:
+        connection.execute(insert(ALIASES), added)
+    if moved:
+        connection.execute(_POINT, moved)
 
 
 def remove(

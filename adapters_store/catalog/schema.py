@@ -205,6 +205,15 @@ CLAIMS = Table(
     Column("owner", STRING, nullable=False),
     Column("expires_at", STRING, nullable=False),
 )
+SIGNATURES = Table(
+    "signatures",
+    METADATA,
+    Column("digest", STRING, ForeignKey("artefacts.digest"), primary_key=True),
+    Column("key_id", STRING, primary_key=True),
+    Column("signature", STRING, nullable=False),
+    Column("actor", STRING, nullable=False),
+    Column("at", STRING, nullable=False),
+)
 
 
 def bump_generation(connection: Connection) -> None:

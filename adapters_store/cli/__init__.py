@@ -30,6 +30,8 @@ VERBS: dict[str, str] = {
     "rm": "adapters_store.cli.removal:remove",
     "restore": "adapters_store.cli.removal:restore",
     "verify": "adapters_store.cli.checking:verify",
+    "sign": "adapters_store.cli.signatures:sign",
+    "keys": "adapters_store.cli.signatures:keys",
     "backbones": "adapters_store.cli.setup:backbones",
 }
 SUMMARIES: dict[str, str] = {
@@ -46,6 +48,8 @@ SUMMARIES: dict[str, str] = {
     "rm": "Delete a version, or a whole tenant/name.",
     "restore": "Undo the deletion of a version.",
     "verify": "Read and hash every stored byte.",
+    "sign": "Sign a version, or an artefact folder.",
+    "keys": "Make and show signing keys.",
     "backbones": "List and register backbones.",
 }
 

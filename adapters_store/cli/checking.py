@@ -17,7 +17,7 @@ from adapters_store.printing import print_json, print_table
 def verify(location: str, reference: str | None, is_all: bool, as_json: bool) -> None:
     """Read and hash every stored byte of a reference, or of the whole store.
 
-    Prints one finding per damage and exits with 5 if there is any.
+    Signatures are checked too. Prints one finding per damage and exits with 5 if there is any.
 
     Example: patchbay adapters verify --all
     """
@@ -30,5 +30,5 @@ def verify(location: str, reference: str | None, is_all: bool, as_json: bool) ->
     else:
         print_table([(item.reference, item.blob, item.problem, item.message) for item in findings])
     if findings:
-        raise CorruptStoreError(f"{len(findings)} damaged blobs found")
+        raise CorruptStoreError(f"{len(findings)} damages found")
     click.echo("Everything is sound.", err=True)

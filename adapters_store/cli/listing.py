@@ -53,11 +53,13 @@ def show(location: str, reference: str, as_json: bool) -> None:
         version = store.resolve(reference)
         manifest = version.manifest
         aliases = store.aliases(version.full_name)
+        signatures = store.signatures.list(version.digest)
         numbers = [item.number for item in store.versions(version.full_name) if not item.is_deleted]
     if as_json:
         about = {
             "all_aliases": aliases,
             "live_versions": numbers,
+            "signatures": [signature.as_json() for signature in signatures],
             "manifest": manifest.model_dump(mode="json"),
         }
         print_json(version.as_json() | about)
@@ -65,6 +67,7 @@ def show(location: str, reference: str, as_json: bool) -> None:
     rows = _rows(version, manifest)
     rows.append(("versions", ", ".join(str(number) for number in numbers)))
     rows.append(("aliases", ", ".join(f"{alias} -> {number}" for alias, number in aliases.items())))
+    rows.extend(("signed by", f"{one.signature.key} at {one.at}") for one in signatures)
     for key, value in manifest.provenance.items():
         rows.append((key, value if isinstance(value, str) else json.dumps(value)))
     print_table(rows)

@@ -1,7 +1,7 @@
 """Backbone families: from canonical sites to the modules and dimensions of a model.
 
-A family is one module with a record ``FAMILY``, found through a lazy table. Nothing here imports
-torch.
+A family is one record, found through a lazy table; its module may hold its close relatives too.
+Nothing here imports torch.
 """
 
 from __future__ import annotations

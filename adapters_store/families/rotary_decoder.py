@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from adapters_store.errors import InvalidArtefactError
 from adapters_store.families.anatomy import (
     Anatomy,
     Attention,
@@ -124,6 +125,12 @@ class RotaryDecoder:
     def _heads(self, config: Config) -> tuple[int, int, int]:
         heads = positive_int(config, "num_attention_heads")
         kv_heads = _setting(config, "num_key_value_heads", self.default_kv_heads) or heads
+        if heads % kv_heads:
+            raise InvalidArtefactError(
+                f"num_key_value_heads {kv_heads} in config.json does not divide "
+                f"num_attention_heads {heads}",
+                hint="Give the folder of a complete model, as save_pretrained writes it.",
+            )
         head_dim = _setting(config, "head_dim", self.default_head_dim)
         return heads, kv_heads, head_dim or divided(config, "hidden_size", "num_attention_heads")
 

@@ -45,7 +45,8 @@ def _layers(config: Mapping[str, Any], stack: str) -> int:
 
 
 def _feed_forward(config: Mapping[str, Any]) -> tuple[bool, Activation]:
-    projection = str(config.get("feed_forward_proj", "relu"))
+    default = "relu" if config.get("model_type") == "t5" else "gated-gelu"
+    projection = str(config.get("feed_forward_proj", default))
     is_gated = projection.startswith("gated-")
     name = projection.removeprefix("gated-")
     if projection == "gated-gelu":

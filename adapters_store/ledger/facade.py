@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from adapters_store.catalog import lineage as lineage_rows
 from adapters_store.catalog import versions as version_rows
@@ -14,9 +15,14 @@ from adapters_store.ledger.evaluations import Evaluation, EvaluationRecord, Eval
 from adapters_store.ledger.leases import Leases
 from adapters_store.ledger.pins import Pin, Pins
 from adapters_store.ledger.retention import DEFAULT_UPLOAD_AGE_S, Retention
+from adapters_store.ledger.signatures import Signatures
 from adapters_store.ledger.tags import Tags
 from adapters_store.names import Reference, parsed
 from adapters_store.reader import StoreReader
+from adapters_store.records import Finding
+
+if TYPE_CHECKING:
+    from adapters_store.webhooks.registry import Webhooks
 
 
 class LedgerStore(StoreReader):
@@ -36,6 +42,13 @@ class LedgerStore(StoreReader):
     def leases(self) -> Leases:
         """What running servers have in memory."""
         return Leases(self._database)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Who is told of which events."""
+        from adapters_store.webhooks.registry import Webhooks
+
+        return Webhooks(self._database)
 
     @cached_property
     def retention(self) -> Retention:
@@ -60,6 +73,25 @@ class LedgerStore(StoreReader):
             upload_age_s=upload_age_s,
             actor=actor,
         )
+
+    @cached_property
+    def signatures(self) -> Signatures:
+        """Who vouches for which artefact."""
+        return Signatures(self._database)
+
+    def verify(self, reference: str | Reference | None = None) -> builtins.list[Finding]:
+        """What the reader's ``verify`` finds, and signatures that do not fit their artefact."""
+        findings = super().verify(reference)
+        if reference is None:
+            records = self.signatures.list()
+        else:
+            digests = {version.digest for version in self._to_verify(reference)}
+            records = [one for digest in sorted(digests) for one in self.signatures.list(digest)]
+        for one in records:
+            if not one.signature.is_valid(one.digest):
+                message = f"the signature by key {one.signature.key.id} does not fit the artefact"
+                findings.append(Finding(one.digest, "signature", one.digest, "forged", message))
+        return findings
 
     def pin(
         self, reference: str | Reference, owner: str, reason: str = "", *, actor: str = "local"

@@ -23,7 +23,8 @@ class HeadPart(Part):
     """Tensors ``head/weight`` (num_labels, D) and ``head/bias`` (num_labels,).
 
     ``pooling`` makes one vector of a row: ``mean`` over its tokens, ``cls`` the first token,
-    ``last`` the last token, ``pooled`` the backbone's own pooler. With ``dense_size`` E a layer
+    ``last`` the last token, ``pooled`` the backbone's own pooler. Where a prompt stands in front,
+    ``cls`` and the pooler read its first row instead. With ``dense_size`` E a layer
     ``tanh(v dense_weight^T + dense_bias)`` stands first: tensors ``head/dense_weight`` (E, D) and
     ``head/dense_bias`` (E,), and ``head/weight`` is (num_labels, E).
     """

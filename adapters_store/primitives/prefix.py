@@ -18,8 +18,10 @@ class PrefixPart(Part):
     """Tensors ``{attention}/prefix/key`` and ``/value`` (kv_heads, num_tokens, head_dim).
 
     The rows are used as they are: no rotary position is applied to them. With ``shifts_positions``
-    the row's own tokens begin at position ``num_tokens``, else at 0. Every query sees every row.
-    Source: Li and Liang 2021.
+    the row's own tokens begin at position ``num_tokens``, else at 0. A relative bias counts
+    columns: prefix row j is column j, token t column ``num_tokens + t``, and query i stands at
+    column ``num_tokens + i`` with ``shifts_positions``, else at column i. Every query sees every
+    row. Source: Li and Liang 2021.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"adapter"})

@@ -24,8 +24,10 @@ class PromptPart(Part):
 
     ``layer`` 0 puts the rows before the token embeddings; layer i > 0 replaces, at the input of
     layer i, the outputs of the rows that were put in before (deep prompts). With ``has_positions``
-    the rows pass through the embedding's own positions and norm like tokens, and the tokens follow
-    at position ``num_tokens``. Source: Lester et al. 2021; deep prompts Jia et al. 2022.
+    the rows of layer 0 pass through the embedding's own positions and norm like tokens, and the
+    tokens follow at position ``num_tokens``; without, they enter the first layer as they are, and
+    the tokens begin at 0. Positions of the attention itself, rotary or relative, count the rows
+    either way. Source: Lester et al. 2021; deep prompts Jia et al. 2022.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"adapter"})

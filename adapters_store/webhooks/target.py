@@ -68,6 +68,17 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
+def check_now(url: str) -> None:
+    """Raise ForbiddenError where the URL's host is known here and not public.
+
+    A name that cannot be resolved now is checked when something is delivered to it.
+    """
+    try:
+        check_target(url, allow_private=False)
+    except OSError:
+        return
+
+
 def check_target(url: str, *, allow_private: bool) -> Endpoint:
     """Resolve a URL's host and check every address.
 
@@ -77,7 +88,10 @@ def check_target(url: str, *, allow_private: bool) -> Endpoint:
     parts = check_url(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise UsageError(f"webhook host {host!r} is no host name: {error}", param="url") from error
     addresses = [_address(str(sockaddr[0])) for *_, sockaddr in found]
     hidden = [address for address in addresses if not is_public(address)]
     if hidden and not allow_private:

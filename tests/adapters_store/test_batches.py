@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 from store_kit import bank, contents, routing
 
-from adapters_store import store as store_module
+from adapters_store import batches
 from adapters_store.errors import InvalidArtefactError
 
 
 @pytest.fixture
 def chunks_of_four(monkeypatch):
-    monkeypatch.setattr(store_module, "_CHUNK_ITEMS", 4)
+    monkeypatch.setattr(batches, "MAX_ITEMS", 4)
 
 
 def test_a_batch_of_many_chunks_is_published_in_order(store, t5, chunks_of_four):
@@ -43,7 +43,7 @@ def test_artefacts_are_taken_a_chunk_at_a_time(store, store_folder, t5, chunks_o
 
 
 def test_large_data_ends_a_chunk_early(store, t5, monkeypatch):
-    monkeypatch.setattr(store_module, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(batches, "MAX_BYTES", 1)
     shared = bank(t5)
     calls: list[int] = []
     put_many = store._blobs.put_many

@@ -27,6 +27,9 @@ TREE: dict[str, list[str]] = {
     "rm": ["reason", "reference", "yes", *STORE],
     "restore": ["reference", *STORE],
     "verify": ["is_all", "reference", *LISTING],
+    "sign": ["key", "reference", *LISTING],
+    "keys new": ["as_json", "file"],
+    "keys show": ["as_json", "file"],
     "backbones ls": LISTING,
     "backbones add": ["folder", "name", *LISTING],
 }

@@ -170,3 +170,33 @@ def test_a_configuration_that_lacks_or_breaks_a_width_is_refused(name: str):
         family.sites(config | {width: "wide"})
     with pytest.raises(InvalidArtefactError, match=width):
         family.architecture(config | {width: 0})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "error", "words"),
+    [
+        ("llama", {"num_key_value_heads": 3}, InvalidArtefactError, "3 in config.json does not"),
+        ("llama", {"num_key_value_heads": 0}, InvalidArtefactError, "num_key_value_heads"),
+        ("llama", {"head_dim": "wide"}, InvalidArtefactError, "head_dim in config.json is 'wide'"),
+        ("llama", {"head_dim": None, "hidden_size": 25}, InvalidArtefactError, "does not divide"),
+        ("gpt2", {"n_head": 5}, InvalidArtefactError, "n_head 5 in config.json does not divide"),
+        ("gpt2", {"add_cross_attention": True}, IncompatibleError, "add_cross_attention"),
+        ("bert", {"add_cross_attention": True}, IncompatibleError, "add_cross_attention"),
+        ("roberta", {"max_position_embeddings": 2}, InvalidArtefactError, "positions begin at"),
+        ("distilbert", {"activation": "mish"}, IncompatibleError, "'mish'"),
+        ("umt5", {}, IncompatibleError, "does not run umt5"),
+        ("llama", {}, IncompatibleError, "does not run backbones of family 'llama'"),
+    ],
+)
+def test_a_configuration_that_no_table_fits_is_refused(model_type, changes, error, words: str):
+    golden = Path(__file__).parents[1] / "golden" / "families" / f"{model_type}.json"
+    config = json.loads(golden.read_text()) | changes
+    with pytest.raises(error, match=words):
+        _describe_all(config)
+
+
+def _describe_all(config) -> Architecture:
+    family = family_of(config)
+    family.sites(config)
+    family.anatomy(config)
+    return family.architecture(config)

@@ -15,7 +15,7 @@ import pytest
 from services.places import StorePlace
 from store_kit import bank, low_rank, routing
 
-from adapters_store import store as store_module
+from adapters_store import batches
 from adapters_store.blobs.local import LocalBlobs
 from adapters_store.catalog import open_catalog
 from adapters_store.errors import ConflictError, DeletedError
@@ -94,7 +94,7 @@ def test_a_publication_without_a_collection_asks_for_no_blob_twice(pair, t5):
 
 def test_a_batch_too_large_to_keep_is_refused_whole_and_can_be_repeated(pair, t5, monkeypatch):
     publisher, collector, blobs = pair
-    monkeypatch.setattr(store_module, "_CHUNK_ITEMS", 2)
+    monkeypatch.setattr(batches, "MAX_ITEMS", 2)
     items = [(f"acme/task-{i}", low_rank(t5, seed=i)) for i in range(4)]
     blobs.after["put_many"] = lambda: collector.collect(**NOW)
     with pytest.raises(ConflictError, match="collected while"):

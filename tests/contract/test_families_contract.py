@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from families_kit import (
@@ -15,12 +17,14 @@ from families_kit import (
     watch,
     watched_attention,
 )
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.pytorch_utils import Conv1D
 
-from adapters_store.families import FAMILIES, MODEL_TYPES
+from adapters_store.errors import InvalidArtefactError
+from adapters_store.families import FAMILIES, MODEL_TYPES, Anatomy, Site, family_of
 
 BIASED = {"attention_bias": True, "mlp_bias": True}
 GATED = {"feed_forward_proj": "gated-gelu", "is_gated_act": True, "dense_act_fn": "gelu_new"}
@@ -248,3 +252,34 @@ def test_paths_are_relative_to_the_base_model_of_a_class_that_writes(made: Built
     assert model.can_generate()
     for site in made.sites:
         assert isinstance(model.base_model.get_submodule(site.module_path), nn.Linear | Conv1D)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_setting_left_out_means_what_transformers_takes_it_for(model_type: str) -> None:
+    config = golden_config(model_type)
+    if "num_key_value_heads" in config:  # so many heads that every default divides them
+        config |= {"num_attention_heads": 32, "hidden_size": 64}
+    num_compared = 0
+    for key in sorted(config.keys() - {"model_type"}):
+        changes = [{k: v for k, v in config.items() if k != key}, config | {key: None}]
+        for changed in changes:
+            try:
+                complete = AutoConfig.for_model(**changed).to_dict()
+            except (TypeError, ValueError, StrictDataclassError):
+                continue  # transformers itself does not take it
+            found = places(changed)
+            if isinstance(found, str):
+                assert key in found
+            else:
+                assert found == places(complete), key
+                num_compared += 1
+    assert num_compared > 10
+
+
+def places(config: dict[str, Any]) -> tuple[tuple[Site, ...], Anatomy] | str:
+    """Everything that the tables say of a configuration, or why they refuse it."""
+    family = family_of(config)
+    try:
+        return family.sites(config), family.anatomy(config)
+    except InvalidArtefactError as error:
+        return error.message

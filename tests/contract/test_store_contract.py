@@ -168,6 +168,49 @@ def test_a_batch_may_hold_a_bank_and_its_routings(store, t5):
     assert store.publish_many([]) == []
 
 
+def test_a_batch_may_name_one_name_and_one_artefact_again_and_again(store, t5):
+    first, second = low_rank(t5, seed=1), low_rank(t5, seed=2)
+    store.publish("acme/task", first, aliases=("canary",))
+    store.delete("acme/task:1")
+    items = [("acme/task", first), ("acme/other", first), ("acme/task", second)]
+    items += [("acme/task", first), ("acme/new", second)]
+    found = store.publish_many(items, aliases=("prod", "canary"))
+    named = [f"{version.name}:{version.number}" for version in found]
+    assert named == ["task:2", "other:1", "task:3", "task:2", "new:1"]
+    assert found[0] == found[3]
+    assert found[0].aliases == ("canary", "prod")
+    assert found[2].aliases == ()
+    assert store.aliases("acme/task") == {"canary": 2, "prod": 2}
+    assert [version.number for version in store.list()] == [1, 1, 3]
+    moves = [(m.alias, m.from_version, m.to_version) for m in store.alias_history("acme/task")]
+    assert [move for move in moves if move[0] == "prod"] == [
+        ("prod", None, 2),
+        ("prod", 2, 3),
+        ("prod", 3, 2),
+    ]
+    assert [move[1:] for move in moves if move[0] == "canary"] == [
+        (None, 1),
+        (1, 2),
+        (2, 3),
+        (3, 2),
+    ]
+    assert store.audit.verify().is_sound
+
+
+def test_a_batch_of_hundreds_keeps_its_order(store, t5):
+    shared = bank(t5)
+    store.publish("acme/bank", shared)
+    artefacts = [routing(t5, shared, seed=seed) for seed in range(30)]
+    items = [(f"acme/task-{i % 250:03d}", artefacts[i % 7 + i // 250 * 10]) for i in range(500)]
+    found = store.publish_many(items)
+    assert [version.full_name for version in found] == [name for name, _ in items]
+    assert [version.digest for version in found] == [artefact.digest for _, artefact in items]
+    assert [version.number for version in found] == [1] * 250 + [2] * 250
+    assert store.publish_many(items) == [
+        store.resolve(f"{version.full_name}:{version.number}") for version in found
+    ]
+
+
 def test_listing_is_by_name_in_pages(store, t5, bert):
     shared = bank(t5)
     store.publish("b/bank", shared)

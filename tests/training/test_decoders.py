@@ -148,6 +148,10 @@ def test_a_row_is_the_prompt_then_the_target_and_the_end() -> None:
     assert short["input_ids"].tolist()[0] == [a, 1, c, 1, 0, 0]
     assert short["labels"].tolist()[0] == [-100, -100, c, 1, -100, -100]
     assert short["attention_mask"].tolist()[0] == [1, 1, 1, 1, 0, 0]
+    tokenizer.pad_token = None
+    padded = objective.collate([(0, Example("a", "c")), (0, Example("abc", "c"))])
+    assert padded["input_ids"].tolist()[0] == [a, 1, c, 1, 1, 1]
+    assert padded["attention_mask"].tolist()[0] == [1, 1, 1, 1, 0, 0]
 
 
 def test_what_does_not_fit_a_row_is_refused() -> None:

@@ -48,13 +48,12 @@ class Adapted:
         """The model's forward; hidden states and logits carry the rows of a prompt in front."""
         return self.model(**inputs)
 
-    def generate(self, **inputs: Any) -> torch.Tensor:
-        """Token ids as the model's own ``generate`` gives them; greedy unless ``inputs`` say else.
+    def generate(self, **inputs: Any) -> Any:
+        """What the model's own ``generate`` gives, greedy unless ``inputs`` say otherwise.
 
         Positions, masks and the cache account for prefixes and prompts.
         """
-        ids: torch.Tensor = self.model.generate(**{"do_sample": False, "num_beams": 1, **inputs})
-        return ids
+        return self.model.generate(**{"do_sample": False, "num_beams": 1, **inputs})
 
     def head(self, outputs: Any, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits (R, labels) of the artefact's head; ``attention_mask`` (R, T) covers the tokens.

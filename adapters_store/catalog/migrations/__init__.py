@@ -25,6 +25,7 @@ MIGRATIONS: dict[str, str] = {
     "0001_initial": "adapters_store.catalog.migrations.v0001_initial:upgrade",
     "0002_ledger": "adapters_store.catalog.migrations.v0002_ledger:upgrade",
     "0003_newest": "adapters_store.catalog.migrations.v0003_newest:upgrade",
+    "0004_signatures": "adapters_store.catalog.migrations.v0004_signatures:upgrade",
 }
 
 SCHEMA_VERSION = Table("schema_version", MetaData(), Column("version", Integer, primary_key=True))

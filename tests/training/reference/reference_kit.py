@@ -14,6 +14,8 @@ from adapters_store.backbone import Backbone
 from adapters_store.manifest import TaskSignature
 from adapters_store.primitives import Part
 from adapters_store.primitives.head import HeadPart
+from adapters_store.primitives.mixture import BankPart
+from adapters_store.primitives.routing import RoutingPart
 
 BACKBONES = Path(__file__).parents[2] / "golden" / "backbones"
 PAD = 0
@@ -89,3 +91,32 @@ def answer(model: Any, **inputs: Any) -> torch.Tensor:
     outputs = model(**inputs)
     found: torch.Tensor = outputs.logits if "logits" in outputs else outputs.last_hidden_state
     return found
+
+
+def routing_of(
+    backbone: Backbone, *, num_heads: int, num_skills: int, rank: int = 2
+) -> tuple[Artefact, Artefact]:
+    """A random bank over every site, and a task over it."""
+    generator = torch.Generator().manual_seed(num_heads)
+    parts = [
+        BankPart(site=name, rank=rank, num_skills=num_skills, num_heads=num_heads, scale=0.8)
+        for name in backbone.sites
+    ]
+    specs = [spec for part in parts for spec in part.tensor_specs(backbone.shapes)]
+    bank = build_artefact(
+        kind="bank",
+        backbone=backbone,
+        parts=parts,
+        tensors={s.name: torch.randn(s.shape, generator=generator) / 3 for s in specs},
+    )
+    part = RoutingPart(sites=tuple(backbone.sites), num_skills=num_skills, num_heads=num_heads)
+    weights = torch.rand(len(parts), num_heads, num_skills, generator=generator)
+    routing = build_artefact(
+        kind="routing",
+        backbone=backbone,
+        parts=[part],
+        tensors={"routing/weights": weights},
+        signature=signature_of(backbone, [part]),
+        bank=bank.digest,
+    )
+    return bank, routing
