@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, str] = {
     "adaptation": "benchmarks.adaptation:run",
     "heterogeneity": "benchmarks.heterogeneity:run",
     "alignment": "benchmarks.alignment:run",
+    "registry": "benchmarks.registry:run",
     "suite": "benchmarks.suite:run",
     "superni": "benchmarks.superni:run",
     "textcls": "benchmarks.textcls:run",

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "transformers", "peft", "ray", "numpy")
+_PACKAGES = ("torch", "transformers", "peft", "ray", "numpy", "sqlalchemy", "psycopg")
 
 
 @dataclass(slots=True)

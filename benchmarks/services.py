@@ -3,7 +3,7 @@
 The variable ``PATCHBAY_TEST_POSTGRES`` names a server where databases may be made and dropped.
 Without it a private one is started from the installed binaries: its data in a temporary folder, on
 loopback alone, with a random password, durable as in production, gone afterwards. Given a command,
-this runs it with the variable set and exits with its exit code. Standard library only.
+this runs it with the variable set and exits with its exit code, on the standard library alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 VARIABLE = "PATCHBAY_TEST_POSTGRES"
 _PLACES = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin")
@@ -58,6 +59,21 @@ def postgres_server() -> Iterator[str]:
             _stop(process)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def new_database(server: str) -> Iterator[str]:
+    """The URL of an empty database on a server; dropped at the end. Needs psycopg."""
+    import psycopg
+
+    name = f"patchbay_test_{secrets.token_hex(8)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+    try:
+        yield urlsplit(server)._replace(path=f"/{name}").geturl()
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _programs() -> Path:

@@ -58,3 +58,33 @@ def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(monkey
     assert all(ratios[name] > 0 for name in names)
     assert ratios["lora_32_same_tokens"] == 1.0
     assert ratios["routed_qv_32_same_tokens"] == 1.0
+
+
+def test_registry_gives_the_contract_ratios_over_both_catalogs(monkeypatch, postgres):
+    from benchmarks import registry, services
+
+    monkeypatch.setenv(services.VARIABLE, postgres)
+    tiny = {"num_versions": 4_000, "resolves": 200, "pages": 120, "publishes": 20}
+    monkeypatch.setattr(registry, "QUICK", tiny)
+    report = registry.run(quick=True)
+    names = ("resolve_p99_ms", "list_p99_ms", "publish_per_s", "open_ms")
+    expected = {f"{catalog}_{name}" for catalog in ("sqlite", "postgres") for name in names}
+    assert expected | {"num_versions"} <= set(report.ratios)
+    assert report.ratios["num_versions"] == 4_000
+    assert all(value > 0 for value in report.ratios.values())
+    assert report.config["rows"] == "bulk-loaded"
+
+
+def test_registry_without_postgresql_says_so_and_reports_sqlite(monkeypatch, capsys):
+    from benchmarks import registry, services
+
+    monkeypatch.delenv(services.VARIABLE, raising=False)
+    monkeypatch.setattr(services, "_PLACES", ())
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(
+        registry, "QUICK", {"num_versions": 4_000, "resolves": 110, "pages": 110, "publishes": 4}
+    )
+    report = registry.run(quick=True)
+    assert "no PostgreSQL figures" in capsys.readouterr().err
+    assert report.config["postgres"] == "absent"
+    assert {name.partition("_")[0] for name in report.ratios} == {"sqlite", "num"}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks.services import VARIABLE, ServiceMissingError, postgres_server
+from benchmarks.services import ServiceMissingError, new_database, postgres_server
 
 
 @pytest.fixture(scope="session")
@@ -29,20 +29,9 @@ def postgres() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def new_postgres_url(postgres: str) -> Iterator[Callable[[], str]]:
     """A function that gives the URL of a catalog in a new schema, in a database of this run."""
-    import psycopg
-
-    database = f"patchbay_test_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {database} ENCODING 'UTF8' TEMPLATE template0")
-    parts = urlsplit(postgres)
-    query = f"{parts.query}&" if parts.query else ""
-    yield lambda: parts._replace(
-        path=f"/{database}", query=f"{query}schema=test_{uuid.uuid4().hex}"
-    ).geturl()
-    if VARIABLE not in os.environ:
-        return  # The server that was started for this run goes away as a whole.
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
+    with new_database(postgres) as database:
+        separator = "&" if urlsplit(database).query else "?"
+        yield lambda: f"{database}{separator}schema=test_{uuid.uuid4().hex}"
 
 
 @pytest.fixture
