@@ -13,6 +13,7 @@ from torch import nn
 
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
+from adapters_store.ledger.ancestry import LINEAGE_KEY
 from training import backbones
 from training.compile import compile_task, signature
 from training.evaluation import accuracy, predictions
@@ -21,7 +22,7 @@ from training.loop import fit
 from training.model import AdaptedModel
 from training.objectives import build_objective
 from training.objectives.base import Objective
-from training.provenance import data_digest, versions
+from training.provenance import lineage
 from training.recipe import BackboneSection, TrainSection
 from training.restore import check_backbone, restore
 from training.sampler import TaskBalancedSampler
@@ -136,11 +137,13 @@ class Teacher:
                     "init": config.init,
                     "steps": config.steps,
                     "num_examples": len(task.train),
-                    "seed": config.seed,
-                    "data": data_digest([task]),
-                    "parents": [source.digest] if source else [],
                     "scores": {k: v for k, v in metrics.items() if k in ("dev", "test")},
-                    "versions": versions(),
+                    LINEAGE_KEY: lineage(
+                        config,
+                        [task],
+                        seed=config.seed,
+                        parents=[source.digest] if source else [],
+                    ),
                 },
             )
         finally:

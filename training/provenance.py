@@ -6,10 +6,18 @@ import hashlib
 import platform
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
+from adapters_store.canonical import canonical_json, digest_of
+from adapters_store.ledger.lineage import Lineage
 from training.task import Task
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _PACKAGES = ("patchbay", "torch", "transformers", "accelerate", "safetensors")
 
@@ -42,3 +50,25 @@ def data_digest(tasks: Iterable[Task]) -> str:
         for example in (*task.train, *task.dev):
             digest.update(repr((example.input, example.output)).encode())
     return "sha256:" + digest.hexdigest()
+
+
+def lineage(
+    config: BaseModel | DataclassInstance,
+    tasks: Iterable[Task],
+    *,
+    seed: int,
+    parents: Iterable[str] = (),
+) -> dict[str, Any]:
+    """What ``provenance["lineage"]`` holds for an artefact that was learnt from these tasks.
+
+    ``config`` is everything else that decides the numbers: its canonical JSON is hashed.
+    """
+    document = config.model_dump(mode="json") if isinstance(config, BaseModel) else asdict(config)
+    stated = Lineage(
+        parents=tuple(parents),
+        data_digest=data_digest(tasks),
+        config_digest=digest_of(canonical_json(document)),
+        seed=seed,
+        versions=versions(),
+    )
+    return stated.model_dump(mode="json", exclude_none=True)

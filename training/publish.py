@@ -10,13 +10,14 @@ import torch
 
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
+from adapters_store.ledger.ancestry import LINEAGE_KEY
 from adapters_store.names import check_name
 from adapters_store.records import Version
 from adapters_store.store import Store
 from training import checkpoint
 from training.compile import bank_sites, compile_bank, compile_task, signature
 from training.export import export_backbone
-from training.provenance import data_digest, versions
+from training.provenance import lineage
 from training.run import Run
 
 BACKBONE_FOLDER = "backbone"
@@ -52,10 +53,8 @@ def run_artefacts(
     provenance: dict[str, Any] = {
         "method": recipe.method.model_dump(mode="json"),
         "recipe": recipe.name,
-        "seed": recipe.train.seed,
         "steps": checkpoint.latest_step(folder),
-        "data": data_digest(run.tasks),
-        "versions": versions(),
+        LINEAGE_KEY: lineage(recipe, run.tasks, seed=recipe.train.seed),
     }
     bank = None
     if form == "routing" and bank_sites(run.model):

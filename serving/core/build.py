@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from adapters_store.backbone import Backbone
 from adapters_store.errors import UnavailableError
 from adapters_store.store import Store
+from serving.core.leases import LeaseKeeper
 from serving.core.loader import StoreLoader
 from serving.core.spec import CoreSpec
 from serving.engine import Engine, EngineConfig, Failed, Request, Sampling
@@ -19,23 +20,29 @@ WARM_UP_ID = "warm-up"
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """An engine, the loader that feeds it, and its backbone's fingerprint."""
+    """An engine, the loader that feeds it, its leases, and its backbone's fingerprint."""
 
     engine: Engine
     loader: StoreLoader
+    leases: LeaseKeeper
     fingerprint: str
 
 
 @contextmanager
 def build_core(spec: CoreSpec, backbone: Backbone) -> Iterator[Core]:
-    """Load the backbone's weights and open the store; both are closed at the end."""
+    """Load the backbone's weights and open the store; both are closed at the end.
+
+    Leases are given back then.
+    """
     config = EngineConfig(dtype=spec.backbone.dtype, **spec.engine.model_dump())
     with Store.open(spec.store) as store:
         loader = StoreLoader(store)
         engine = Engine(backbone, loader, config)
+        leases = LeaseKeeper(store.leases, spec.backbone.name, engine.resident)
         try:
-            yield Core(engine, loader, backbone.fingerprint)
+            yield Core(engine, loader, leases, backbone.fingerprint)
         finally:
+            leases.close()
             engine.close()
 
 

@@ -29,7 +29,8 @@ class CoreLoop:
     """Runs until a :class:`Stop` message or until ``stopping`` is set.
 
     Idle, it blocks on the socket and says a heartbeat every second; it never polls in a loop.
-    ``take_loads`` gives the durations in seconds of the adapter loads since its last call.
+    ``take_loads`` gives the durations in seconds of the adapter loads since its last call, ``look``
+    is called after every turn.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class CoreLoop:
         socket: zmq.Socket[bytes],
         stopping: threading.Event,
         take_loads: Callable[[], tuple[float, ...]],
+        look: Callable[[], None],
     ) -> None:
         self._engine, self._socket, self._stopping = engine, socket, stopping
-        self._take_loads = take_loads
+        self._take_loads, self._look = take_loads, look
         self._refused: list[Event] = []
         self._adapters: dict[str, str | None] = {}
         self._counted_at = 0.0
@@ -55,6 +57,7 @@ class CoreLoop:
                 self._step()
             if time.monotonic() - self._said_at >= HEARTBEAT_S:
                 self._say(Heartbeat(self._stats()))
+            self._look()
 
     def _timeout_ms(self) -> int:
         if not self._engine.has_work:

@@ -56,7 +56,8 @@ def _serve(
     with build_core(spec, backbone) as core:
         warm_up(core.engine)
         socket.send(encode(Ready(core.fingerprint, os.getpid(), time.perf_counter() - started)))
-        CoreLoop(core.engine, socket, stopping, core.loader.take_loads).run()
+        loop = CoreLoop(core.engine, socket, stopping, core.loader.take_loads, core.leases.look)
+        loop.run()
     return 0
 
 

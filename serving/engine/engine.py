@@ -158,6 +158,10 @@ class Engine:
             batch_rows=dict(self._batch_rows),
         )
 
+    def resident(self) -> set[str]:
+        """Digests of the artefacts in memory or on their way there."""
+        return self._cache.digests()
+
     def close(self) -> None:
         """Stop the loader thread. The engine takes no further steps."""
         self._cache.close()

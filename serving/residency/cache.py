@@ -109,6 +109,10 @@ class AdapterCache:
         """True while something is being loaded."""
         return bool(self._pending)
 
+    def digests(self) -> set[str]:
+        """Every artefact that is here or on its way."""
+        return set(self._entries)
+
     def stats(self) -> CacheStats:
         """A snapshot of the counters."""
         self._stats.num_resident = len(self._entries) - len(self._pending)

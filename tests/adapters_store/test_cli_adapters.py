@@ -77,6 +77,7 @@ def test_ls_lists_as_table_and_as_json(cli, pushed, t5, tmp_path):
     assert set(rows[0]) == {
         "tenant", "name", "version", "reference", "digest", "kind", "backbone", "bank",
         "data_bytes", "aliases", "created_at", "actor", "deleted_at", "delete_reason",
+        "purged_at",
     }  # fmt: skip
     code, out, err = cli("ls", "--limit", "1")
     assert "--after acme/echo" in err

@@ -11,6 +11,7 @@ from training_kit import opinion_task, save_tiny_bert
 
 from adapters_store.artefact import load_tensors
 from adapters_store.errors import IncompatibleError, UsageError
+from adapters_store.ledger.lineage import lineage_of
 from training import backbones
 from training.adapt import AdaptConfig, Teacher
 from training.evaluation import artefact_accuracy
@@ -49,6 +50,11 @@ def test_every_mode_learns_publishes_and_leaves_the_backbone_alone(
     manifest = taught.artefact.manifest
     assert manifest.kind == ("routing" if mode == "z" else "adapter")
     assert manifest.provenance["method"] == mode
+    stated = lineage_of(manifest.provenance)
+    assert stated is not None
+    assert stated.parents == ((bank.digest,) if bank else ())
+    assert stated.seed == config.seed
+    assert "torch" in stated.versions
     version = published.store.publish(f"other/{mode}", taught.artefact)
     assert version.bank == (bank.digest if bank and mode == "z" else None)
     score = artefact_accuracy(teacher.backbone.folder, taught.artefact, bank, new_task.test)
@@ -97,7 +103,11 @@ def test_lora_may_tune_a_published_adapter_further(published: Published, new_tas
     assert before.keys() == after.keys()
     for name in before:
         torch.testing.assert_close(after[name], before[name], atol=1e-9, rtol=0)
-    assert second.manifest.provenance["parents"] == [first.digest]
+    assert second.manifest.provenance["lineage"]["parents"] == [first.digest]
+    published.store.publish_many([("other/first", first), ("other/second", second)])
+    assert [one.digest for one in published.store.lineage("other/second").ancestors] == [
+        first.digest
+    ]
     with pytest.raises(UsageError, match="expected an adapter"):
         teacher.teach(new_task, config, published.artefact("bank"))
 

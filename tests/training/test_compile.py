@@ -10,12 +10,15 @@ from conftest import Published
 from training_kit import opinion_task, save_tiny_bert, tiny_recipe
 
 from adapters_store.backbone import Backbone
+from adapters_store.canonical import canonical_json, digest_of
 from adapters_store.errors import IncompatibleError, UsageError
+from adapters_store.ledger.lineage import lineage_of
 from training import backbones
 from training.compile import compile_bank, compile_task, signature
 from training.export import export_backbone
 from training.methods import MethodConfig
 from training.model import AdaptedModel
+from training.provenance import data_digest, versions
 from training.publish import publish_run, run_artefacts
 from training.recipe import BackboneSection
 from training.restore import restore
@@ -53,6 +56,13 @@ def test_a_run_publishes_its_bank_and_every_task_under_the_tenant(published: Pub
     assert {v.bank for name, v in listed.items() if name != "acme/bank"} == {bank.digest}
     manifest = listed["acme/kv-city"].manifest
     assert manifest.provenance["steps"] == 4
+    recipe = published.run.recipe
+    stated = lineage_of(manifest.provenance)
+    assert stated is not None
+    assert stated.seed == recipe.train.seed
+    assert stated.data_digest == data_digest(published.run.tasks)
+    assert stated.config_digest == digest_of(canonical_json(recipe.model_dump(mode="json")))
+    assert stated.versions == versions()
     assert manifest.signature is not None
     assert manifest.signature.examples[0].input == published.run.tasks[0].dev[0].input
     assert [r.name for r in published.store.backbones()] == ["tiny"]
