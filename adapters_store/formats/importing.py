@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adapters_store.artefact import Artefact, build_artefact, load_tensors
+from adapters_store.artefact import Artefact, build_artefact
 from adapters_store.backbone import BackboneRecord
 from adapters_store.errors import RejectedArtefactError
 from adapters_store.formats import make_plan
-from adapters_store.formats.inspection import ImportOptions, Inspection, Plan, PlannedArtefact
+from adapters_store.formats.effect import effect_notes
+from adapters_store.formats.inspection import (
+    ImportOptions,
+    Inspection,
+    Plan,
+    PlannedArtefact,
+    Reason,
+)
 from adapters_store.formats.native import read_native
-from adapters_store.formats.source import Source, read_tensor_table
+from adapters_store.formats.reading import TensorReader
+from adapters_store.formats.source import Source
 from adapters_store.limits import DEFAULT_LIMITS, Limits
 from adapters_store.manifest import TaskSignature
 from adapters_store.primitives.head import HeadPart
 from adapters_store.signature import Task
-from adapters_store.tensor_file import StoredTensor
-
-if TYPE_CHECKING:
-    import torch
 
 
 def import_from(
@@ -51,11 +55,15 @@ def build(
     refuse_rejected(plan.inspection)
     if plan.inspection.verdict == "accept":
         return [("", read_native(source, limits))]
-    tables: dict[str, dict[str, StoredTensor]] = {}
+    reader = TensorReader(source, limits)
     built: list[tuple[str, Artefact]] = []
     bank: str | None = None
     for planned in plan.artefacts:
-        tensors = _tensors(planned, source, tables, limits)
+        tensors = {
+            piece.name: piece.make([reader.read(ref) for ref in piece.sources])
+            for piece in planned.pieces
+        }
+        notes = (*plan.inspection.notes, *effect_notes(planned.parts, tensors))
         artefact = build_artefact(
             kind=planned.kind,
             backbone=backbone,
@@ -63,7 +71,7 @@ def build(
             tensors=tensors,
             signature=None if planned.kind == "bank" else _signature(planned, backbone, options),
             bank=bank if planned.kind == "routing" else None,
-            provenance=_provenance(plan.inspection, source, options.provenance),
+            provenance=_provenance(plan.inspection, source, notes, options.provenance),
         )
         if planned.kind == "bank":
             bank = artefact.digest
@@ -77,35 +85,6 @@ def refuse_rejected(inspection: Inspection) -> None:
         return
     reasons = "; ".join(f"{reason.code}: {reason.message}" for reason in inspection.reasons)
     raise RejectedArtefactError(f"{inspection.source} is rejected: {reasons}")
-
-
-def _tensors(
-    planned: PlannedArtefact,
-    source: Source,
-    tables: dict[str, dict[str, StoredTensor]],
-    limits: Limits,
-) -> dict[str, torch.Tensor]:
-    made: dict[str, torch.Tensor] = {}
-    for piece in planned.pieces:
-        read = []
-        for ref in piece.sources:
-            if ref.file not in tables:
-                table = read_tensor_table(source, ref.file, limits)
-                tables[ref.file] = {tensor.name: tensor for tensor in table}
-            read.append(_read(source, ref.file, tables[ref.file][ref.name]))
-        made[piece.name] = piece.make(read)
-    return made
-
-
-def _read(source: Source, file: str, stored: StoredTensor) -> torch.Tensor:
-    """One tensor, wrapped in a safetensors file of its own so that one reader decodes all."""
-    from adapters_store.canonical import canonical_json
-    from adapters_store.tensor_file import PREFIX_BYTES
-
-    data = source.read_range(file, stored.begin, stored.end)
-    entry = {"dtype": stored.dtype, "shape": list(stored.shape), "data_offsets": [0, len(data)]}
-    header = canonical_json({"tensor": entry})
-    return load_tensors(len(header).to_bytes(PREFIX_BYTES, "little") + header + data)["tensor"]
 
 
 def _signature(
@@ -127,12 +106,14 @@ def _signature(
     )
 
 
-def _provenance(inspection: Inspection, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(
+    inspection: Inspection, source: Source, notes: Sequence[Reason], given: Mapping[str, Any]
+) -> dict[str, Any]:
     about = {
         "source": source.location,
         "revision": source.revision,
         "format": inspection.format,
         "method": inspection.method,
-        "notes": [note.as_json() for note in inspection.notes],
+        "notes": [note.as_json() for note in notes],
     }
     return {**given, "imported": about}

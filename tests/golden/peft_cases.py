@@ -88,6 +88,16 @@ CASES: dict[str, Case] = {
     "llama-lora-score": Case("llama", "SEQ_CLS", _lora(target_modules=["q_proj", "v_proj"])),
     "qwen2-lora": Case("qwen2", "CAUSAL_LM", _lora(target_modules="all-linear", bias="lora_only")),
     "gemma-lora": Case("gemma", "CAUSAL_LM", _lora(target_modules=["k_proj", "gate_proj"])),
+    "qwen2-lora-biases": Case(
+        "qwen2",
+        "CAUSAL_LM",
+        _lora(target_modules=["q_proj", "up_proj"], bias="lora_only", lora_bias=True),
+    ),
+    "llama-lora-norms": Case(
+        "llama",
+        "CAUSAL_LM",
+        _lora(target_modules=["v_proj"], modules_to_save=["input_layernorm", "norm"]),
+    ),
     "gpt2-lora": Case(
         "gpt2",
         "CAUSAL_LM",

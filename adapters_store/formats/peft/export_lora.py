@@ -73,7 +73,7 @@ def fill_updates(
 
 
 def _alpha(part: LowRankPart) -> float:
-    """The alpha that PEFT divides by the rank to get the part's scale, exactly if any does."""
+    """The alpha that, divided by the rank, is the part's scale: to the last bit if any can be."""
     near = part.scale * part.rank
     for alpha in (near, math.nextafter(near, math.inf), math.nextafter(near, -math.inf)):
         if alpha / part.rank == part.scale:
@@ -100,21 +100,19 @@ def _fill_biases(
         if part.operation == "add" or not outgoing.shapes.vector(part.vector).is_present
     }
     replaced = {part.vector for part in biases} - added
-    if added and (added != set(scales) or 0.0 in scales.values()):
+    if not added <= {name for name, scale in scales.items() if scale != 0}:
         raise RejectedArtefactError(
-            "PEFT adds to the biases of all adapted sites or of none (lora_bias), times a scale "
-            f"that is not 0; the artefact adds to {sorted(added)[:3]} and adapts "
-            f"{sorted(part.site for part in parts)[:3]}"
+            "PEFT adds to the biases of adapted sites (lora_bias), times a scale that is not 0; "
+            f"the artefact adds to {sorted(added)[:3]}"
         )
     if replaced and not present <= replaced:
         raise RejectedArtefactError(
             "PEFT saves the biases of all adapted sites or of none; the artefact has none for "
             f"{sorted(present - replaced)[:3]}"
         )
-    for name in added:
+    for name in scales if added else ():
         module, _ = outgoing.vector_path(name)
-        value = outgoing.given[f"{name}/override/value"]
-        outgoing.put(module, B_BIAS, value.float() / scales[name])
+        outgoing.put(module, B_BIAS, _added(outgoing, name, scales[name], name in added))
     for name in replaced:
         module, _ = outgoing.vector_path(name)
         suffix = BASE_BIAS if name in scales else ".bias"
@@ -122,3 +120,12 @@ def _fill_biases(
     if replaced:
         outgoing.options["bias"] = "lora_only" if replaced <= set(scales) else "all"
     outgoing.options["lora_bias"] = bool(added)
+
+
+def _added(outgoing: Outgoing, name: str, scale: float, is_given: bool) -> torch.Tensor:
+    """The bias that gives a site's added value once it is scaled; zeros where it has none."""
+    import torch
+
+    if not is_given:
+        return torch.zeros(outgoing.shapes.vector(name).size)
+    return outgoing.given[f"{name}/override/value"].float() / scale

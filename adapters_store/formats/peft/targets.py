@@ -80,13 +80,14 @@ class Targets:
         known = {ending for path in (*paths, *site_paths) for ending in endings(path)}
         for name in sorted(set(self._targets.names) - known):
             self._note("unmatched_target", f"target {name!r} names no module", name)
-        targeted = {path for path in {*paths, *site_paths} if self._is_targeted(path)}
+        targeted = {path for path in {*paths, *site_paths} if self.names(path)}
         if outside := [path for path in paths if path not in targeted]:
             self._note("outside_targets", f"{_some(outside)} with tensors but no target")
         if absent := sorted(targeted - set(paths)):
             self._note("unmatched_target", f"{_some(absent)} targeted but without tensors")
 
-    def _is_targeted(self, path: str) -> bool:
+    def names(self, path: str) -> bool:
+        """True where PEFT would adapt the module at ``path``."""
         if self._excluded and self._excluded.matches(path):
             return False
         if not self._targets.matches(path):

@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters_store.errors import InvalidArtefactError
@@ -41,11 +41,13 @@ def is_valid(expression: str) -> bool:
     return not re.search(r"[*+?}]\+", expression)
 
 
+@settings(deadline=None)
 @given(_EXPRESSIONS.filter(is_valid), st.text("ab1._ ", min_size=1, max_size=7))
 def test_an_expression_means_what_python_means(expression: str, text: str):
     assert Pattern(expression).matches(text, Meter()) == bool(re.fullmatch(expression, text))
 
 
+@settings(deadline=None)
 @given(_EXPRESSIONS.filter(is_valid), st.text("ab1._", min_size=1, max_size=7))
 def test_an_ending_may_follow_any_dot(expression: str, text: str):
     expected = re.match(rf"(.*\.)?({expression})$", text)
