@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
-from adapters_store.errors import InvalidArtefactError
+from adapters_store.errors import UsageError
 from training import backbones
 from training.metrics import scores
-from training.model import AdaptedModel
 from training.objectives import build_objective
-from training.objectives.base import Objective
+from training.objectives.base import Answering, Objective
 from training.recipe import BackboneSection
-from training.restore import restore
+from training.reference import Adapted, applied
 from training.suite.task import Example
 
 _BATCH = 64
 
 
 def predictions(
-    model: AdaptedModel, objective: Objective, task: int, examples: Sequence[Example]
+    model: Answering, objective: Objective, task: int, examples: Sequence[Example]
 ) -> list[str]:
     """The model's outputs in the order of the examples; rows of like length share a batch."""
     order = sorted(range(len(examples)), key=lambda index: len(examples[index].input))
@@ -34,7 +37,7 @@ def predictions(
 
 
 def accuracy(
-    model: AdaptedModel,
+    model: Answering,
     objective: Objective,
     task: int,
     examples: Sequence[Example],
@@ -48,19 +51,56 @@ def accuracy(
 def artefact_accuracy(
     folder: Path, artefact: Artefact, bank: Artefact | None, examples: Sequence[Example]
 ) -> float:
-    """Exact match of an artefact on the backbone in ``folder``, under its own signature."""
+    """Exact match of an artefact on the backbone in ``folder``, under its own signature.
+
+    The reference computes the answers, whatever the artefact's parts. Raises UsageError for a bank
+    and for a task without outputs to match.
+    """
     about = artefact.manifest.signature
-    if about is None:
-        raise InvalidArtefactError(f"a {artefact.manifest.kind} has no task to score")
+    if about is None or about.task == "embedding":
+        what = artefact.manifest.kind if about is None else "task that gives embeddings"
+        raise UsageError(f"a {what} has no outputs to score")
     section = BackboneSection(source=str(folder))
-    backbone = Backbone.from_folder(folder)
-    model = restore(backbones.load_model(section, about.task), backbone, artefact, bank)
+    model = backbones.load_model(section, about.task).eval()
     objective = build_objective(
         about.task,
-        model.model,
+        model,
         backbones.load_tokenizer(section),
         max_input_tokens=about.max_input_tokens,
         max_output_tokens=about.max_output_tokens,
         labels=[about.labels],
     )
-    return accuracy(model, objective, 0, examples)
+    with applied(model, Backbone.from_folder(folder), artefact, bank) as adapted:
+        return accuracy(OneTask(adapted), objective, 0, examples)
+
+
+@dataclass(frozen=True)
+class OneTask:
+    """The reference forward of one artefact, as objectives ask it: every row is of its task."""
+
+    adapted: Adapted
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """The backbone's parameters."""
+        found: Iterator[torch.nn.Parameter] = self.adapted.model.parameters()
+        return found
+
+    def __call__(self, task_of_row: torch.Tensor, **inputs: Any) -> Any:
+        """The adapted forward."""
+        return self.adapted(**inputs)
+
+    def encode(self, task_of_row: torch.Tensor, **inputs: Any) -> Any:
+        """The adapted encoder's forward."""
+        return self.adapted.model.get_encoder()(**inputs)
+
+    def generate(self, task_of_row: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """Greedy token ids (R, T) without start token or prompt."""
+        ids: torch.Tensor = self.adapted.generate(**inputs)
+        is_seq2seq = self.adapted.model.config.is_encoder_decoder
+        return ids[:, 1 if is_seq2seq else inputs["input_ids"].shape[1] :]
+
+    def label_logits(
+        self, task: int, hidden: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits (R, labels) of the artefact's head, with its own pooling."""
+        return self.adapted.head(hidden, attention_mask)

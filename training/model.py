@@ -65,6 +65,14 @@ class AdaptedModel(nn.Module):
             raise TypeError(f"head {task} is a {type(head).__name__}; expected Linear")
         return head
 
+    def label_logits(
+        self, task: int, hidden: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Task ``task``'s logits (R, labels) over the mean of each row's tokens (R, S, D)."""
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        logits: torch.Tensor = self.head(task)((hidden * mask).sum(1) / mask.sum(1))
+        return logits
+
     def num_trained(self) -> int:
         """The number of parameters that require gradients."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)

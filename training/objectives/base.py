@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -12,6 +12,32 @@ from training.suite.task import Example
 
 Row = tuple[int, Example]
 """One training row: the task's index and its example."""
+
+
+class Answering(Protocol):
+    """What predictions need of an adapted model; ``task_of_row`` (R,) names each row's task."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Every parameter, the first of which tells the device."""
+        ...
+
+    def __call__(self, task_of_row: torch.Tensor, **inputs: Any) -> Any:
+        """The backbone's forward."""
+        ...
+
+    def encode(self, task_of_row: torch.Tensor, **inputs: Any) -> Any:
+        """The encoder's forward alone, of an encoder-decoder."""
+        ...
+
+    def generate(self, task_of_row: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """Greedy token ids (R, T) without start token or prompt."""
+        ...
+
+    def label_logits(
+        self, task: int, hidden: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits (R, labels) of one task's head over the last hidden state (R, S, D)."""
+        ...
 
 
 class Objective(Protocol):
@@ -25,6 +51,6 @@ class Objective(Protocol):
         """Mean loss of the batch, a scalar in float32."""
         ...
 
-    def predict(self, model: AdaptedModel, task: int, examples: Sequence[Example]) -> list[str]:
+    def predict(self, model: Answering, task: int, examples: Sequence[Example]) -> list[str]:
         """The model's outputs for the examples' inputs under one task, in order."""
         ...

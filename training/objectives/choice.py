@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from adapters_store.errors import TrainingError
 from training.model import AdaptedModel
-from training.objectives.base import Row
+from training.objectives.base import Answering, Row
 from training.objectives.text2text import IGNORED, Text2Text
 from training.suite.task import Example
 
@@ -67,7 +67,7 @@ class Choice(Text2Text):
         return likelihood + unlikelihood + normalised
 
     @torch.no_grad()
-    def predict(self, model: AdaptedModel, task: int, examples: Sequence[Example]) -> list[str]:
+    def predict(self, model: Answering, task: int, examples: Sequence[Example]) -> list[str]:
         """The choice of highest mean log-probability for each example."""
         device = next(model.parameters()).device
         collated = self.collate([(task, example) for example in examples])
@@ -77,7 +77,7 @@ class Choice(Text2Text):
         return [c[index] for c, index in zip(lists, scores.argmax(-1).tolist())]
 
     def _token_scores(
-        self, model: AdaptedModel, batch: Mapping[str, torch.Tensor]
+        self, model: Answering, batch: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities (R, C, T) of every choice's tokens, and which of them are tokens."""
         labels = batch["labels"]

@@ -1,4 +1,4 @@
-"""Classification: a head per task over the mean-pooled encoder states."""
+"""Classification: a head per task over the pooled encoder states."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from training.model import AdaptedModel
-from training.objectives.base import Row
+from training.objectives.base import Answering, Row
 from training.suite.task import Example
 
 
@@ -49,35 +49,33 @@ class Classification:
             "task_of_row": torch.tensor([task for task, _ in rows]),
         }
 
-    def _pooled(self, model: AdaptedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        hidden = model(
+    def _hidden(self, model: Answering, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        outputs = model(
             batch["task_of_row"],
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-        ).last_hidden_state
-        mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-        return torch.as_tensor((hidden * mask).sum(1) / mask.sum(1))
+        )
+        return torch.as_tensor(outputs.last_hidden_state)
 
     def loss(self, model: AdaptedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Mean cross entropy over the rows, each under its own task's head."""
-        pooled = self._pooled(model, batch)
-        total = pooled.new_zeros(())
+        hidden, mask = self._hidden(model, batch), batch["attention_mask"]
+        total = hidden.new_zeros(())
         for task in sorted(set(batch["task_of_row"].tolist())):
             chosen = batch["task_of_row"] == task
-            logits = model.head(task)(pooled[chosen])
+            logits = model.label_logits(task, hidden[chosen], mask[chosen])
             total = total + cross_entropy(logits, batch["labels"][chosen], reduction="sum")
-        return total / len(pooled)
+        return total / len(hidden)
 
     @torch.no_grad()
-    def scores(self, model: AdaptedModel, task: int, inputs: Sequence[str]) -> torch.Tensor:
+    def scores(self, model: Answering, task: int, inputs: Sequence[str]) -> torch.Tensor:
         """Label logits (R, labels) of raw inputs under one task."""
         device = next(model.parameters()).device
         batch = {name: value.to(device) for name, value in self._inputs(inputs).items()}
         batch["task_of_row"] = torch.full((len(inputs),), task, device=device)
-        logits: torch.Tensor = model.head(task)(self._pooled(model, batch))
-        return logits
+        return model.label_logits(task, self._hidden(model, batch), batch["attention_mask"])
 
-    def predict(self, model: AdaptedModel, task: int, examples: Sequence[Example]) -> list[str]:
+    def predict(self, model: Answering, task: int, examples: Sequence[Example]) -> list[str]:
         """The label of highest score for each input."""
         best = self.scores(model, task, [e.input for e in examples]).argmax(-1).tolist()
         return [self.labels[task][index] for index in best]

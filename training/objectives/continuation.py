@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from adapters_store.errors import TrainingError
-from training.model import AdaptedModel
-from training.objectives.base import Row
+from training.objectives.base import Answering, Row
 from training.objectives.text2text import IGNORED, Text2Text
 from training.suite.task import Example
 
@@ -35,7 +34,7 @@ class Continuation(Text2Text):
         }
 
     @torch.no_grad()
-    def predict(self, model: AdaptedModel, task: int, examples: Sequence[Example]) -> list[str]:
+    def predict(self, model: Answering, task: int, examples: Sequence[Example]) -> list[str]:
         """Greedy continuations; longer than the limit are cut there."""
         device = next(model.parameters()).device
         inputs = self._prompts(examples)

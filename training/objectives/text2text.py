@@ -9,7 +9,7 @@ import torch
 
 from adapters_store.errors import TrainingError
 from training.model import AdaptedModel
-from training.objectives.base import Row
+from training.objectives.base import Answering, Row
 from training.suite.task import Example
 
 IGNORED = -100
@@ -71,7 +71,7 @@ class Text2Text:
         return torch.as_tensor(model(**batch).loss)
 
     @torch.no_grad()
-    def predict(self, model: AdaptedModel, task: int, examples: Sequence[Example]) -> list[str]:
+    def predict(self, model: Answering, task: int, examples: Sequence[Example]) -> list[str]:
         """Greedy outputs; longer than the limit are cut there."""
         device = next(model.parameters()).device
         inputs = self._inputs([example.input for example in examples])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,14 +21,16 @@ _CLAIMS: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
 class Call:
-    """One call of a module, its arguments by name or by index as ``forward`` declares them.
+    """One call of a module, its arguments by name or by index as ``forward`` declares ``names``.
 
     What was given by position stays so: wrappers around ``forward`` may add arguments by name.
     """
 
-    def __init__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         self.args, self.kwargs = list(args), dict(kwargs)
-        self._names = list(inspect.signature(module.forward).parameters)
+        self._names = names
 
     def get(self, argument: int | str) -> Any:
         """The argument's value, None where it was not given."""
@@ -84,28 +86,32 @@ class Stage:
 
     def before(self, path: str, hook: Callable[[Call], None], *, is_first: bool = False) -> None:
         """Run ``hook`` on the arguments of each call; ``is_first`` lets it see them untouched."""
+        target, names = self._target(path)
 
         def pre_hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            call = Call(module, args, kwargs)
+            call = Call(names, args, kwargs)
             hook(call)
             return tuple(call.args), call.kwargs
 
-        handle = self.module(path).register_forward_pre_hook(
-            pre_hook, prepend=is_first, with_kwargs=True
-        )
+        handle = target.register_forward_pre_hook(pre_hook, prepend=is_first, with_kwargs=True)
         self.undo.callback(handle.remove)
 
     def after(self, path: str, hook: Callable[[Call, torch.Tensor], torch.Tensor]) -> None:
         """Replace a module's first output by what ``hook`` makes of the call and that output."""
+        target, names = self._target(path)
 
         def post_hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            call = Call(module, args, kwargs)
+            call = Call(names, args, kwargs)
             if isinstance(output, tuple):
                 return (hook(call, output[0]), *output[1:])
             return hook(call, output)
 
-        handle = self.module(path).register_forward_hook(post_hook, with_kwargs=True)
+        handle = target.register_forward_hook(post_hook, with_kwargs=True)
         self.undo.callback(handle.remove)
+
+    def _target(self, path: str) -> tuple[nn.Module, list[str]]:
+        module = self.module(path)
+        return module, list(inspect.signature(module.forward).parameters)
 
     def swap(self, path: str, change: Callable[[torch.Tensor | None], torch.Tensor]) -> None:
         """Put ``change(present value)`` in a parameter's place; the value is None if there is none.

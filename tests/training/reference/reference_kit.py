@@ -65,7 +65,8 @@ def signature_of(backbone: Backbone, parts: Sequence[Part]) -> TaskSignature:
         if isinstance(part, HeadPart):
             labels = tuple(f"label-{i}" for i in range(part.num_labels))
             return TaskSignature(task="classification", labels=labels)
-    return TaskSignature(task="text2text" if backbone.shapes.anatomy.can_generate else "embedding")
+    is_text = backbone.shapes.anatomy.can_generate
+    return TaskSignature(task="text2text" if is_text else "embedding", max_output_tokens=8)
 
 
 def batch_of(backbone: Backbone, *, padding: str = "none", seed: int = 0) -> dict[str, Any]:
