@@ -1,4 +1,4 @@
-"""One place for a store per combination of the tables: catalogs by ``catalog_url``, blobs here."""
+"""One place for a store per combination of catalogs and blob stores."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from adapters_store.store import Store
 
 
 @pytest.fixture
-def blobs_location(tmp_path: Path) -> str:
-    """Where the blobs of ``store_place`` lie: the axis of blob stores."""
-    return str(tmp_path / "blobs")
+def blobs_row() -> str:
+    """The kind of blobs; what puts, reads and collects them is marked ``every_durable_blobs``."""
+    return "local"
 
 
 @pytest.fixture
-def store_place(catalog_url: str, blobs_location: str) -> StorePlace:
+def store_place(
+    request: pytest.FixtureRequest, catalog_url: str, blobs_row: str, tmp_path: Path
+) -> StorePlace:
     """A place without a store, for this test alone."""
-    return StorePlace(catalog_url, blobs_location)
+    if blobs_row == "local":
+        return StorePlace(catalog_url, str(tmp_path / "blobs"))
+    bucket = request.getfixturevalue("s3_bucket")
+    return StorePlace(catalog_url, bucket.location, bucket.server.url)
 
 
 @pytest.fixture

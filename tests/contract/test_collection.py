@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from services.blobs import every_durable_blobs
 from store_kit import bank, low_rank, routing
 
 from adapters_store.artefact import Artefact
 from adapters_store.errors import ConflictError, DeletedError, NotFoundError, UsageError
 from adapters_store.manifest import make_manifest
 from adapters_store.store import Store
+
+pytestmark = every_durable_blobs
 
 NOW = {"restore_window_s": 0, "upload_age_s": 0}
 """A collection for which everything is old enough."""

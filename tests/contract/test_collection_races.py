@@ -12,14 +12,17 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from services.blobs import every_durable_blobs
 from services.places import StorePlace
 from store_kit import bank, low_rank, routing
 
 from adapters_store import batches
-from adapters_store.blobs.local import LocalBlobs
+from adapters_store.blobs import Blobs
 from adapters_store.catalog import open_catalog
 from adapters_store.errors import ConflictError, DeletedError
 from adapters_store.store import Store
+
+pytestmark = every_durable_blobs
 
 NOW = {"restore_window_s": 0, "upload_age_s": 0}
 
@@ -27,7 +30,7 @@ NOW = {"restore_window_s": 0, "upload_age_s": 0}
 class StoppingBlobs:
     """A real blob store that calls ``before`` and ``after`` around some of its methods, once."""
 
-    def __init__(self, inner: LocalBlobs) -> None:
+    def __init__(self, inner: Blobs) -> None:
         self._inner = inner
         self.before: dict[str, Callable[[], object]] = {}
         self.after: dict[str, Callable[[], object]] = {}
@@ -56,7 +59,7 @@ def _nothing() -> None:
 def pair(store_place: StorePlace, t5) -> Iterator[tuple[Store, Store, StoppingBlobs]]:
     """Two stores over one place; the first one's blobs can be stopped."""
     with ExitStack() as stack:
-        blobs = StoppingBlobs(LocalBlobs(store_place.blobs))
+        blobs = StoppingBlobs(store_place.open_blobs())
         stopped = Store(open_catalog(store_place.catalog), blobs)
         other = stack.enter_context(store_place.open())
         stack.enter_context(stopped)

@@ -7,11 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from services.blobs import every_durable_blobs
 from services.places import StorePlace, answers
 from store_kit import bank, low_rank, routing
 
 from adapters_store.artefact import Artefact, write_artefact
 from adapters_store.errors import ConflictError
+
+pytestmark = every_durable_blobs
 
 NUM_PROCESSES, NUM_EACH = 8, 5
 PUBLISHER_AND_MOVER = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from services.blobs import every_durable_blobs
 from store_kit import bank, low_rank, routing, save_t5
 
 from adapters_store.backbone import Backbone
@@ -14,6 +15,8 @@ from adapters_store.errors import (
     NotFoundError,
     UsageError,
 )
+
+pytestmark = every_durable_blobs
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from adapters_store.blobs import BLOBS, Blobs
 from adapters_store.blobs.local import LocalBlobs
 from adapters_store.lazy import resolve
 
+# The rows whose blobs outlive their process, without a cache in front.
+every_durable_blobs = pytest.mark.parametrize("blobs_row", ["local", "s3"])
+
 
 def new_blobs(row: str, request: pytest.FixtureRequest, folder: Path, *, max_bytes: int) -> Blobs:
     """A new blob store of that row of the table."""
