@@ -9,6 +9,7 @@ import builtins
 import dataclasses
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from adapters_store.manifest import Kind, Manifest
 
 _MAX_CACHED_MANIFESTS = 4096
+_NAMES_AT_ONCE = 500
 
 
 class StoreReader:
@@ -229,11 +231,11 @@ class StoreReader:
             return DeletedError(f"artefact {digest} was deleted, and collected at {at}")
         return CorruptStoreError(f"the {what} of artefact {digest} is missing")
 
-    def _to_verify(self, reference: str | Reference | None) -> builtins.list[Version]:
+    def _to_verify(self, reference: str | Reference | None) -> Iterable[Version]:
+        if reference is None:
+            return self._everything()
+        target = parsed(reference)
         with self._database.read() as connection:
-            if reference is None:
-                return version_rows.list_everything(connection)
-            target = parsed(reference)
             if target.is_bare:
                 found = version_rows.list_versions(connection, target)
                 return [version for version in found if not version.is_purged]
@@ -241,6 +243,17 @@ class StoreReader:
             if version.is_purged:
                 raise version_rows.collected_error(version)
             return [version]
+
+    def _everything(self) -> Iterator[Version]:
+        """Every version that has its content, some names at a time."""
+        after: Reference | None = None
+        while True:
+            with self._database.read() as connection:
+                found = listing.list_whole_names(connection, limit=_NAMES_AT_ONCE, after=after)
+            if not found:
+                return
+            yield from (version for version in found if not version.is_purged)
+            after = Reference(found[-1].tenant, found[-1].name)
 
     def _bind(self, version: Version) -> Version:
         return dataclasses.replace(version, read_manifest=self.manifest)

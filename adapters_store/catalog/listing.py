@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, select, tuple_
 
-from adapters_store.catalog.schema import NAMES, TAGS
+from adapters_store.catalog.schema import NAMES, TAGS, VERSIONS
 from adapters_store.catalog.versions import as_version, select_versions
 from adapters_store.names import Reference
 from adapters_store.records import Version
@@ -38,11 +38,24 @@ def list_names(
         names = names.where(NAMES.c.tenant == tenant)
     if tag is not None:
         names = names.where(*_tagged(*tag))
-    if after is not None:
-        names = names.where(tuple_(NAMES.c.tenant, NAMES.c.name) > (after.tenant, after.name))
-    page = names.order_by(NAMES.c.tenant, NAMES.c.name).limit(limit).subquery("page")
+    page = _page(names, limit, after)
     query = select_versions(page, number=page.c.newest).order_by(page.c.tenant, page.c.name)
     return [as_version(row) for row in connection.execute(query)]
+
+
+def list_whole_names(
+    connection: Connection, *, limit: int, after: Reference | None
+) -> list[Version]:
+    """All versions of so many names, deleted and purged ones too, by tenant, name and number."""
+    page = _page(select(NAMES.c.id, NAMES.c.tenant, NAMES.c.name), limit, after)
+    query = select_versions(page).order_by(page.c.tenant, page.c.name, VERSIONS.c.number)
+    return [as_version(row) for row in connection.execute(query)]
+
+
+def _page(names: Select[Any], limit: int, after: Reference | None) -> Subquery:
+    if after is not None:
+        names = names.where(tuple_(NAMES.c.tenant, NAMES.c.name) > (after.tenant, after.name))
+    return names.order_by(NAMES.c.tenant, NAMES.c.name).limit(limit).subquery("page")
 
 
 def _tagged(key: str, value: str | None) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select, tuple_
+from sqlalchemy import Column, Connection, Row, Select, column, func, select, values
 
 from adapters_store.catalog.schema import ALIASES, ARTEFACTS, NAMES, VERSIONS
 from adapters_store.catalog.versions import VERSION_ROWS, as_version
@@ -15,20 +15,19 @@ from adapters_store.records import Version
 
 _MAX_KEYS = 200
 
-Key = TypeVar("Key")
-
 
 def known_artefacts(connection: Connection, digests: Iterable[str]) -> dict[str, bool]:
     """Those of the digests whose artefact was ever published, and whether it was collected."""
     query = select(ARTEFACTS.c.digest, ARTEFACTS.c.collected_at)
-    rows = _rows(connection, query, ARTEFACTS.c.digest, digests)
+    rows = _rows(connection, query, [ARTEFACTS.c.digest], ((digest,) for digest in digests))
     return {row.digest: row.collected_at is not None for row in rows}
 
 
 def live_artefacts(connection: Connection, digests: Iterable[str]) -> set[str]:
     """Those of the digests that a live version holds."""
     query = select(VERSIONS.c.digest).distinct().where(VERSIONS.c.deleted_at.is_(None))
-    return {row.digest for row in _rows(connection, query, VERSIONS.c.digest, digests)}
+    rows = _rows(connection, query, [VERSIONS.c.digest], ((digest,) for digest in digests))
+    return {row.digest for row in rows}
 
 
 def known_names(
@@ -37,7 +36,7 @@ def known_names(
     """Key and number of versions of those names that exist."""
     query = select(NAMES.c.tenant, NAMES.c.name, NAMES.c.id, NAMES.c.num_versions)
     pairs = ((reference.tenant, reference.name) for reference in references)
-    rows = _rows(connection, query, tuple_(NAMES.c.tenant, NAMES.c.name), pairs)
+    rows = _rows(connection, query, [NAMES.c.tenant, NAMES.c.name], pairs)
     return {Reference(row.tenant, row.name): (row.id, row.num_versions) for row in rows}
 
 
@@ -50,7 +49,7 @@ def live_numbers(
         .where(VERSIONS.c.deleted_at.is_(None))
         .group_by(VERSIONS.c.name_id, VERSIONS.c.digest)
     )
-    rows = _rows(connection, query, tuple_(VERSIONS.c.name_id, VERSIONS.c.digest), held)
+    rows = _rows(connection, query, [VERSIONS.c.name_id, VERSIONS.c.digest], held)
     return {(row.name_id, row.digest): row.number for row in rows}
 
 
@@ -59,7 +58,7 @@ def alias_numbers(
 ) -> dict[tuple[int, str], int]:
     """Where those pairs of a name's key and an alias point that are set."""
     query = select(ALIASES.c.name_id, ALIASES.c.alias, ALIASES.c.number)
-    rows = _rows(connection, query, tuple_(ALIASES.c.name_id, ALIASES.c.alias), pointers)
+    rows = _rows(connection, query, [ALIASES.c.name_id, ALIASES.c.alias], pointers)
     return {(row.name_id, row.alias): row.number for row in rows}
 
 
@@ -67,14 +66,23 @@ def versions_of(
     connection: Connection, numbered: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], Version]:
     """The versions of those pairs of a name's key and a number."""
-    key = tuple_(VERSIONS.c.name_id, VERSIONS.c.number)
+    key = [VERSIONS.c.name_id, VERSIONS.c.number]
     rows = _rows(connection, VERSION_ROWS, key, numbered)
     return {(row.name_id, row.number): as_version(row) for row in rows}
 
 
 def _rows(
-    connection: Connection, query: Select[Any], key: Any, wanted: Iterable[Key]
+    connection: Connection,
+    query: Select[Any],
+    columns: Sequence[Column[Any]],
+    keys: Iterable[tuple[Any, ...]],
 ) -> Iterator[Row[Any]]:
-    keys = iter(dict.fromkeys(wanted))
-    while part := list(islice(keys, _MAX_KEYS)):
-        yield from connection.execute(query.where(key.in_(part)))
+    """The rows of a query whose columns equal one of the keys.
+
+    The keys are joined as a table: SQLite walks no index for ``(a, b) IN (VALUES ...)``.
+    """
+    wanted = iter(dict.fromkeys(keys))
+    names = [column(one.name, one.type) for one in columns]
+    while part := list(islice(wanted, _MAX_KEYS)):
+        table = values(*names, name="wanted").data(part).cte("wanted")
+        yield from connection.execute(query.where(*(one == table.c[one.name] for one in columns)))

@@ -158,13 +158,6 @@ def list_versions(
     return found
 
 
-def list_everything(connection: Connection) -> list[Version]:
-    """Every version that has its content, deleted ones too, by tenant, name and number."""
-    query = VERSION_ROWS.where(VERSIONS.c.purged_at.is_(None))
-    query = query.order_by(NAMES.c.tenant, NAMES.c.name, VERSIONS.c.number)
-    return [as_version(row) for row in connection.execute(query)]
-
-
 def collected_at(connection: Connection, digest: str) -> str | None:
     """When the content of an artefact was collected, or None; raises NotFoundError."""
     query = select(ARTEFACTS.c.digest, ARTEFACTS.c.collected_at).where(ARTEFACTS.c.digest == digest)

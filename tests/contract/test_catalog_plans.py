@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 from services.catalogs import new_catalog_url
 from services.places import StorePlace
 from sqlalchemy import Connection, Engine, event
-from store_kit import bank
+from store_kit import bank, routing
 
+from adapters_store.artefact import Artefact
+from adapters_store.backbone import Backbone
 from adapters_store.catalog import CATALOGS
 from adapters_store.errors import NotFoundError
 from adapters_store.names import Reference
@@ -24,11 +30,32 @@ NUM_VERSIONS, NUM_TENANTS, PAGE = 20_000, 100, 50
 MAX_ROWS = 16 * PAGE
 MAX_OPCODES = 500 * PAGE
 
+# What may be read whole: tables of a few rows, and the page that a query has cut out already.
+SMALL = {"backbones", "counters", "event_head", "page", "CONSTANT"}
+
 Statement = tuple[str, Any]
 
 
+@dataclass(frozen=True)
+class Large:
+    """A store, what was loaded into it, and what routings for it are made of."""
+
+    store: Store
+    population: Population
+    material: tuple[Backbone, Artefact]
+
+    @property
+    def name(self) -> Reference:
+        """One of the names."""
+        return self.population.name(2_222)
+
+    def digest(self) -> str:
+        """The digest of one of that name's versions."""
+        return self.population.digest(2_222, 3)
+
+
 @pytest.fixture(scope="module", params=list(CATALOGS))
-def catalog(request, tmp_path_factory, t5) -> Iterator[tuple[Store, Population]]:
+def large(request, tmp_path_factory, t5) -> Iterator[Large]:
     """20,000 versions of routings over 100 tenants, and one bank of another."""
     folder = tmp_path_factory.mktemp("large")
     url = new_catalog_url(request.param, request, folder)
@@ -40,57 +67,66 @@ def catalog(request, tmp_path_factory, t5) -> Iterator[tuple[Store, Population]]
             NUM_VERSIONS, NUM_TENANTS, backbone=t5.record.fingerprint, bank=shared.digest
         )
         population.load(store._database)
-        yield store, population
+        yield Large(store, population, (t5, shared))
 
 
-def resolve_by(**values: Any) -> Callable[[Store, Population], object]:
-    def call(store: Store, population: Population) -> object:
-        name = population.name(2_222)
-        given = {
-            key: value(population) if callable(value) else value for key, value in values.items()
-        }
-        return store.resolve(Reference(name.tenant, name.name, **given))
-
-    return call
+def resolve(large: Large, **values: Any) -> object:
+    return large.store.resolve(Reference(large.name.tenant, large.name.name, **values))
 
 
-def unknown(store: Store, population: Population) -> object:
-    name = population.name(2_222)
+def resolve_unknown(large: Large) -> object:
     with pytest.raises(NotFoundError, match="Did you mean"):
-        store.resolve(Reference(name.tenant, name.name[:-1] + "x"))
+        large.store.resolve(Reference(large.name.tenant, large.name.name[:-1] + "x"))
     return None
 
 
-CALLS: dict[str, Callable[[Store, Population], object]] = {
-    "resolve bare": resolve_by(),
-    "resolve alias": resolve_by(alias="prod"),
-    "resolve latest": resolve_by(alias="latest"),
-    "resolve number": resolve_by(version=3),
-    "resolve digest": resolve_by(digest=lambda population: population.digest(2_222, 3)),
-    "resolve unknown": unknown,
-    "list": lambda store, _: store.list(limit=PAGE),
-    "list after": lambda store, p: store.list(limit=PAGE, after=p.name(2_222).full_name),
-    "list tenant": lambda store, p: store.list(limit=PAGE, tenant=p.name(2_222).tenant),
-    "list tenant after": lambda store, p: store.list(
-        limit=PAGE, tenant=p.name(2_222).tenant, after=p.name(2_222).full_name
-    ),
-    "list common kind": lambda store, _: store.list(limit=PAGE, kind="routing"),
-    "list common kind after": lambda store, p: store.list(
-        limit=PAGE, kind="routing", after=p.name(2_222).full_name
-    ),
-    "list rare kind": lambda store, _: store.list(limit=PAGE, kind="bank"),
-    "list rare kind after": lambda store, p: store.list(
-        limit=PAGE, kind="bank", after=p.name(2_222).full_name
-    ),
-    "list absent kind": lambda store, _: store.list(limit=PAGE, kind="adapter"),
-    "list kind of tenant": lambda store, p: store.list(
-        limit=PAGE, kind="bank", tenant=p.name(2_222).tenant
-    ),
-    "versions": lambda store, p: store.versions(p.name(2_222).full_name),
-    "versions page": lambda store, p: store.versions(p.name(2_222).full_name, limit=2, before=4),
-    "aliases": lambda store, p: store.aliases(p.name(2_222).full_name),
-    "backbones": lambda store, _: store.backbones(),
-    "generation": lambda store, _: store.generation(),
+def list_names(
+    large: Large, *, after: bool = False, tenant: bool = False, **options: Any
+) -> object:
+    return large.store.list(
+        limit=PAGE,
+        after=large.name.full_name if after else None,
+        tenant=large.name.tenant if tenant else None,
+        **options,
+    )
+
+
+def publish(large: Large) -> object:
+    """A batch as large as a page, every other artefact under a name that exists."""
+    items = [
+        (
+            large.population.name(number).full_name if number % 2 else f"fresh/{uuid.uuid4().hex}",
+            routing(*large.material, seed=random.getrandbits(32)),
+        )
+        for number in range(PAGE)
+    ]
+    return large.store.publish_many(items)
+
+
+CALLS: dict[str, Callable[[Large], object]] = {
+    "resolve bare": resolve,
+    "resolve alias": partial(resolve, alias="prod"),
+    "resolve latest": partial(resolve, alias="latest"),
+    "resolve number": partial(resolve, version=3),
+    "resolve digest": lambda large: resolve(large, digest=large.digest()),
+    "resolve pinned": lambda large: resolve(large, version=3, digest=large.digest()),
+    "resolve unknown": resolve_unknown,
+    "list": list_names,
+    "list after": partial(list_names, after=True),
+    "list tenant": partial(list_names, tenant=True),
+    "list tenant after": partial(list_names, tenant=True, after=True),
+    "list common kind": partial(list_names, kind="routing"),
+    "list common kind after": partial(list_names, kind="routing", after=True),
+    "list rare kind": partial(list_names, kind="bank"),
+    "list rare kind after": partial(list_names, kind="bank", after=True),
+    "list absent kind": partial(list_names, kind="adapter"),
+    "list rare kind of tenant": partial(list_names, kind="bank", tenant=True),
+    "versions": lambda large: large.store.versions(large.name.full_name),
+    "versions page": lambda large: large.store.versions(large.name.full_name, limit=2, before=4),
+    "aliases": lambda large: large.store.aliases(large.name.full_name),
+    "backbones": lambda large: large.store.backbones(),
+    "generation": lambda large: large.store.generation(),
+    "publish": publish,
 }
 
 
@@ -113,8 +149,8 @@ def check_on_sqlite(connection: Connection, statement: str, parameters: Any) -> 
     plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
     steps = [row.detail for row in plan]
     for step in steps:
-        if step.startswith("SCAN") and "CONSTANT" not in step:
-            assert step in SMALL_SCANS or "USING INDEX names_live" in step, (statement, steps)
+        if step.startswith("SCAN") and step.split()[1] not in SMALL:
+            assert "USING INDEX names_live" in step, (statement, steps)
     num_opcodes = 0
 
     def count() -> None:
@@ -128,9 +164,6 @@ def check_on_sqlite(connection: Connection, statement: str, parameters: Any) -> 
     assert num_opcodes < MAX_OPCODES, (statement, steps)
 
 
-SMALL_SCANS = ("SCAN page", "SCAN backbones USING INDEX sqlite_autoindex_backbones_2")
-
-
 def check_on_postgresql(connection: Connection, statement: str, parameters: Any) -> None:
     explained = connection.exec_driver_sql(
         f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters
@@ -141,7 +174,7 @@ def check_on_postgresql(connection: Connection, statement: str, parameters: Any)
         touched = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
         num_rows += touched * node["Actual Loops"]
         if node["Node Type"] == "Seq Scan":
-            assert node["Relation Name"] in {"backbones", "counters"}, (statement, document)
+            assert node["Relation Name"] in SMALL, (statement, document)
     assert num_rows < MAX_ROWS, (statement, document)
 
 
@@ -155,13 +188,12 @@ CHECKS = {"sqlite": check_on_sqlite, "postgresql": check_on_postgresql}
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_no_call_scans_a_table(catalog, call: str):
-    store, population = catalog
-    CALLS[call](store, population)
+def test_no_call_scans_a_table(large: Large, call: str):
+    CALLS[call](large)
     with recording() as statements:
-        CALLS[call](store, population)
+        CALLS[call](large)
     asked = [(text, given) for text, given in statements if text.startswith("SELECT")]
     assert asked
-    with store._database.read() as connection:
+    with large.store._database.read() as connection:
         for text, given in asked:
             CHECKS[connection.dialect.name](connection, text, given)
