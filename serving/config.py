@@ -20,7 +20,9 @@ from pydantic import (
 )
 
 from adapters_store.errors import UsageError
+from adapters_store.formats.sources import source_root
 from adapters_store.location import location_path
+from adapters_store.signing import Trust
 
 BUNDLED_NAME = "bytes-small"
 DEFAULT_STORE = "~/.patchbay"
@@ -87,7 +89,9 @@ class ServeConfig(_Section):
 
     ``store`` is a folder or a ``store.yaml``, or the ``file://`` URL of one.
     ``keys`` empty means development mode: loopback only, requests without a key are accepted.
-    ``sources`` are the folders that ``POST /v1/adapters`` may read ``file://`` artefacts from.
+    ``sources`` are the only places that ``POST /v1/adapters`` reads from: folders,
+    ``s3://bucket[/prefix]`` and ``hf://owner[/repo]``. ``signing`` gives tenants the public keys of
+    which one must have signed whatever is registered and served for them.
     ``run_folder`` is shared by the replicas of one application for their metric snapshots.
     """
 
@@ -102,7 +106,8 @@ class ServeConfig(_Section):
     limits: LimitsSection = LimitsSection()
     keys: tuple[KeySection, ...] = ()
     development_key_hash: str | None = None
-    sources: tuple[Path, ...] = ()
+    sources: tuple[Annotated[str, BeforeValidator(source_root)], ...] = ()
+    signing: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     run_folder: Path | None = None
     start_timeout_s: float = Field(default=300.0, gt=0)
     stall_timeout_s: float = Field(default=120.0, gt=0)
@@ -119,6 +124,10 @@ class ServeConfig(_Section):
                 f"host {self.host!r} is not loopback and no keys are configured; "
                 "add `keys` or serve on 127.0.0.1"
             )
+        try:
+            Trust(self.signing)
+        except UsageError as error:
+            raise ValueError(f"signing: {error.message}") from error
         return self
 
     @property
@@ -134,7 +143,6 @@ class ServeConfig(_Section):
         return self.model_copy(
             update={
                 "store": self.store.expanduser().absolute(),
-                "sources": tuple(path.expanduser().resolve() for path in self.sources),
                 "backbones": tuple(
                     one.model_copy(update={"folder": one.folder.expanduser().absolute()})
                     for one in backbones

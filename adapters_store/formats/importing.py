@@ -7,7 +7,7 @@ from typing import Any
 
 from adapters_store.artefact import Artefact, build_artefact
 from adapters_store.backbone import BackboneRecord
-from adapters_store.errors import RejectedArtefactError
+from adapters_store.errors import RejectedArtefactError, UsageError
 from adapters_store.formats import make_plan
 from adapters_store.formats.effect import effect_notes
 from adapters_store.formats.inspection import (
@@ -17,13 +17,14 @@ from adapters_store.formats.inspection import (
     PlannedArtefact,
     Reason,
 )
-from adapters_store.formats.native import read_native
+from adapters_store.formats.native import is_native, read_native
 from adapters_store.formats.reading import TensorReader
 from adapters_store.formats.source import Source
 from adapters_store.limits import DEFAULT_LIMITS, Limits
 from adapters_store.manifest import TaskSignature
 from adapters_store.primitives.head import HeadPart
 from adapters_store.signature import Task
+from adapters_store.validation import validate_alone
 
 
 def import_from(
@@ -34,10 +35,15 @@ def import_from(
 ) -> list[tuple[str, Artefact]]:
     """Inspect a source and build its artefacts, each with the suffix of its name, banks first.
 
-    Raises RejectedArtefactError with every reason where the verdict is reject, and what
+    An artefact of this product is read as it is and raises what is wrong with it. Anything else
+    raises RejectedArtefactError with every reason where the verdict is reject, and what
     :func:`~adapters_store.validation.validate_alone` raises for the values.
     """
     chosen = options or ImportOptions()
+    if is_native(source):
+        artefact = read_native(source, chosen, limits)
+        validate_alone(artefact.manifest, artefact.data, backbone, limits)
+        return [("", artefact)]
     return build(make_plan(source, backbone, chosen, limits), source, backbone, chosen, limits)
 
 
@@ -48,13 +54,8 @@ def build(
     options: ImportOptions,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[tuple[str, Artefact]]:
-    """The artefacts of a plan made on the same source; raises as :func:`import_from` does.
-
-    An accepted source is read as it is, with its own signature and provenance.
-    """
+    """The artefacts of a plan made on the same source; raises as :func:`import_from` does."""
     refuse_rejected(plan.inspection)
-    if plan.inspection.verdict == "accept":
-        return [("", read_native(source, limits))]
     reader = TensorReader(source, limits)
     built: list[tuple[str, Artefact]] = []
     bank: str | None = None
@@ -91,6 +92,7 @@ def _signature(
     planned: PlannedArtefact, backbone: BackboneRecord, options: ImportOptions
 ) -> TaskSignature:
     head = next((part for part in planned.parts if isinstance(part, HeadPart)), None)
+    _refuse_idle_options(options, has_head=head is not None)
     labels: Sequence[str] = ()
     if head is not None:
         given = options.labels or planned.labels
@@ -104,6 +106,17 @@ def _signature(
         max_input_tokens=options.max_input_tokens,
         max_output_tokens=options.max_output_tokens,
     )
+
+
+def _refuse_idle_options(options: ImportOptions, *, has_head: bool) -> None:
+    """Raise UsageError for options that could not take effect."""
+    if has_head and options.task not in (None, "classification"):
+        raise UsageError(f"task is {options.task!r}, and the adapter has a head", param="task")
+    if not has_head and (options.labels or options.task == "classification"):
+        raise UsageError(
+            "labels and the task 'classification' need a head, and the adapter has none",
+            param="labels" if options.labels else "task",
+        )
 
 
 def _provenance(

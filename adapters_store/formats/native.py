@@ -19,7 +19,7 @@ class NativeFormat:
 
     def recognises(self, source: Source) -> bool:
         """True where there is a manifest."""
-        return MANIFEST_FILE in source.sizes()
+        return is_native(source)
 
     def plan(
         self, source: Source, backbone: BackboneRecord, options: ImportOptions, limits: Limits
@@ -28,11 +28,7 @@ class NativeFormat:
 
         Raises UsageError for options: an artefact says everything of itself.
         """
-        if options != ImportOptions(provenance=options.provenance):
-            raise UsageError(
-                f"{source.location} is an artefact of this product; import options do not apply",
-                hint="Leave task, labels, template and limits out.",
-            )
+        _refuse_options(source, options)
         manifest = read_manifest(source, limits)
         if DATA_FILE not in source.sizes():
             raise InvalidArtefactError(f"{source.location} has a manifest, but no {DATA_FILE}")
@@ -64,7 +60,27 @@ def read_manifest(source: Source, limits: Limits = DEFAULT_LIMITS) -> Manifest:
     return parse_manifest(data, limits=limits)
 
 
-def read_native(source: Source, limits: Limits = DEFAULT_LIMITS) -> Artefact:
-    """A native source as it is; publishing validates it. Raises as ``read_manifest`` does."""
+def read_native(
+    source: Source, options: ImportOptions | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Artefact:
+    """A native source as it is; publishing validates it.
+
+    Raises UsageError for options, NotFoundError for a missing file, InvalidArtefactError for a
+    manifest outside the format.
+    """
+    _refuse_options(source, options or ImportOptions())
     manifest = read_manifest(source, limits)
     return Artefact(manifest, read_file(source, DATA_FILE, limits.max_data_bytes))
+
+
+def is_native(source: Source) -> bool:
+    """True where a source holds a manifest."""
+    return MANIFEST_FILE in source.sizes()
+
+
+def _refuse_options(source: Source, options: ImportOptions) -> None:
+    if options != ImportOptions(provenance=options.provenance):
+        raise UsageError(
+            f"{source.location} is an artefact of this product; import options do not apply",
+            hint="Leave task, labels, template and limits out.",
+        )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapters_store.backbone import BackboneRecord
-from adapters_store.errors import InvalidArtefactError, NotFoundError, UsageError
-from adapters_store.formats.native import read_manifest
+from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
+from adapters_store.formats.native import is_native, read_manifest
 from adapters_store.formats.source import Source
-from adapters_store.manifest import MANIFEST_FILE
 
 
 def choose_backbone(
@@ -16,28 +15,27 @@ def choose_backbone(
 ) -> BackboneRecord:
     """The record of that name; without one that of a native source's manifest, else the only one.
 
-    Raises NotFoundError for an unknown name or fingerprint, UsageError where there is a choice.
+    Raises NotFoundError for an unknown name, IncompatibleError for a manifest's unknown backbone,
+    UsageError where there is a choice.
     """
     known = ", ".join(record.name for record in records) or "none"
-    wanted = name or _named_by(source)
-    if wanted is not None:
+    by_fingerprint = {record.fingerprint: record for record in records}
+    if name is not None:
         for record in records:
-            if wanted in (record.name, record.fingerprint):
+            if name in (record.name, record.fingerprint):
                 return record
         raise NotFoundError(
-            f"no backbone {wanted!r} is registered; registered: {known}",
+            f"no backbone {name[:100]!r} is here; known: {known}",
             hint="Register it with `patchbay adapters backbones add FOLDER`, or serve it.",
             param="backbone",
         )
+    if is_native(source):
+        wanted = read_manifest(source).backbone
+        if wanted not in by_fingerprint:
+            raise IncompatibleError(
+                f"the artefact is for another backbone: {wanted} is not here; known: {known}"
+            )
+        return by_fingerprint[wanted]
     if len(records) != 1:
-        raise UsageError(f"say which backbone it is for; registered: {known}", param="backbone")
+        raise UsageError(f"say which backbone it is for; known: {known}", param="backbone")
     return records[0]
-
-
-def _named_by(source: Source) -> str | None:
-    if MANIFEST_FILE not in source.sizes():
-        return None
-    try:
-        return read_manifest(source).backbone
-    except InvalidArtefactError:
-        return None

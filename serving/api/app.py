@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from serving.api import envelope
 from serving.api.edge import Edge
-from serving.api.routes import adapters, completions, models, register, system, tasks
+from serving.api.routes import adapters, completions, ledger, models, register, system, tasks
 from serving.api.service import Service, product_version
 
 ROUTERS = (
@@ -15,6 +15,7 @@ ROUTERS = (
     tasks.router,
     register.router,
     adapters.router,
+    ledger.router,
     system.router,
 )
 

@@ -22,7 +22,7 @@ from serving.metrics import Metrics
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 CLIENT_CLOSED = 499
-ARTEFACT_ROUTE = "/v1/adapters"
+ARTEFACT_ROUTES = frozenset({"/v1/adapters", "/v1/adapters/inspect"})
 
 
 class Edge:
@@ -110,7 +110,7 @@ class Edge:
         return receive_limited
 
     def _limit(self, scope: Scope) -> int:
-        if scope["path"] == ARTEFACT_ROUTE and scope["method"] == "POST":
+        if scope["path"] in ARTEFACT_ROUTES and scope["method"] == "POST":
             return self._limits.max_artefact_bytes
         return self._limits.max_body_bytes
 

@@ -1,53 +1,78 @@
-"""Ways for an artefact to come in: uploaded files, a source folder, a routing vector."""
+"""Ways for an artefact to come in: uploaded files, a source, a routing vector."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Sequence
 
-from adapters_store.artefact import Artefact, build_artefact, read_artefact
-from adapters_store.errors import (
-    ForbiddenError,
-    IncompatibleError,
-    InvalidArtefactError,
-    UsageError,
-)
-from adapters_store.manifest import BankPart, Manifest, RoutingPart, parse_manifest
-from adapters_store.names import is_digest
+from adapters_store.artefact import Artefact, build_artefact
+from adapters_store.errors import IncompatibleError, InvalidArtefactError
+from adapters_store.formats import Inspection, Source, inspect
+from adapters_store.formats.importing import import_from
+from adapters_store.formats.target import choose_backbone
+from adapters_store.manifest import BankPart, Manifest, RoutingPart
+from adapters_store.names import is_digest, parse_name
+from adapters_store.records import Version
+from adapters_store.signing import Signature
 from adapters_store.store import Store
-from serving.api.schemas import RoutingBody
+from serving.api.schemas import ImportFields, RoutingBody
 from serving.api.served import ServedBackbone
+from serving.api.service import Service
+from serving.servable import check_servable
+from serving.tenancy import Principal
+
+Items = list[tuple[str, Artefact]]
 
 
-def from_upload(manifest: bytes, data: bytes) -> Artefact:
-    """The artefact of two uploaded parts; publishing validates it against its backbone."""
-    return Artefact(parse_manifest(manifest), data)
+def publish(
+    service: Service,
+    caller: Principal,
+    name: str,
+    aliases: Sequence[str],
+    signature: str | None,
+    make: Callable[[], Items],
+) -> list[Version]:
+    """Publish what ``make`` gives, if this server may and can serve it.
 
-
-def from_source(source: str, roots: Sequence[Path]) -> Artefact:
-    """The artefact in a folder below one of the configured roots.
-
-    Raises :class:`ForbiddenError` for paths outside them, links resolved, and
-    :class:`UsageError` for schemes other than ``file``.
+    Raises UnsignedError, NotServedError, IncompatibleError and what publishing raises; then
+    nothing was stored.
     """
-    url = urlsplit(source)
-    if url.scheme != "file" or url.netloc not in ("", "localhost"):
-        raise UsageError(
-            f"source {source[:200]!r} is not a local file:// URL",
-            hint="Give file:///folder, or upload manifest and data as multipart.",
-            param="source",
-        )
-    folder = Path(unquote(url.path)).resolve()
-    if not any(folder.is_relative_to(root) for root in roots):
-        raise ForbiddenError(
-            f"source {source[:200]!r} is outside the folders this server reads",
-            hint="Add the folder to `sources` in the server's configuration.",
-        )
-    return read_artefact(folder)
+    tenant = parse_name(name).tenant
+    signatures = [] if signature is None else [Signature.parse(signature)]
+    served = {one.fingerprint for one in service.resolver.served}
+    items = make()
+    for _, artefact in items:
+        manifest = artefact.manifest
+        if manifest.backbone not in served:
+            raise IncompatibleError(
+                f"the artefact is for another backbone: {manifest.backbone} is not served here",
+                hint="Serve its backbone with `patchbay serve --backbone FOLDER`.",
+            )
+        check_servable(manifest)
+        if service.trust.requires_signature(tenant):
+            kept = [one.signature for one in service.store.signatures.list(artefact.digest)]
+            service.trust.check(tenant, artefact.digest, [*signatures, *kept])
+    return service.store.publish_many(
+        items, aliases=aliases, actor=caller.name, signatures=signatures
+    )
 
 
-def from_routing(body: RoutingBody, store: Store, served: Sequence[ServedBackbone]) -> Artefact:
+def inspect_source(
+    source: Source, fields: ImportFields, served: Sequence[ServedBackbone]
+) -> Inspection:
+    """The verdict on a source for a served backbone; raises what choosing one does."""
+    record = choose_backbone([one.backbone.record for one in served], fields.backbone, source)
+    return inspect(source, record, fields.options)
+
+
+def from_source(
+    source: Source, name: str, fields: ImportFields, served: Sequence[ServedBackbone]
+) -> Items:
+    """The artefacts of a source with their names; raises as importing does."""
+    record = choose_backbone([one.backbone.record for one in served], fields.backbone, source)
+    return [(name + suffix, one) for suffix, one in import_from(source, record, fields.options)]
+
+
+def from_routing(body: RoutingBody, store: Store, served: Sequence[ServedBackbone]) -> Items:
     """The artefact of a posted routing vector over a published bank."""
     import torch
 
@@ -65,7 +90,7 @@ def from_routing(body: RoutingBody, store: Store, served: Sequence[ServedBackbon
         num_skills=first.num_skills,
         num_heads=first.num_heads,
     )
-    return build_artefact(
+    artefact = build_artefact(
         kind="routing",
         backbone=backbone,
         parts=[part],
@@ -74,6 +99,7 @@ def from_routing(body: RoutingBody, store: Store, served: Sequence[ServedBackbon
         bank=bank.digest,
         provenance=body.provenance,
     )
+    return [(body.name, artefact)]
 
 
 def _bank_of(text: str, store: Store) -> Manifest:

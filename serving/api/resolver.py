@@ -10,6 +10,7 @@ from adapters_store.errors import IncompatibleError, NotFoundError
 from adapters_store.manifest import Manifest, TaskSignature
 from adapters_store.names import Reference, parse_reference
 from adapters_store.records import Version
+from adapters_store.signing import Trust
 from adapters_store.store import Store
 from serving.api.served import ServedBackbone
 
@@ -49,8 +50,11 @@ class Target:
 class Resolver:
     """Resolves references against the store's present state; caches until a name changes."""
 
-    def __init__(self, store: Store, served: Sequence[ServedBackbone]) -> None:
+    def __init__(
+        self, store: Store, served: Sequence[ServedBackbone], trust: Trust | None = None
+    ) -> None:
         self._store = store
+        self._trust = trust or Trust({})
         self._by_name = {one.name: one for one in served}
         self._by_fingerprint = {one.fingerprint: one for one in served}
         self._generation = -1
@@ -79,8 +83,9 @@ class Resolver:
     async def resolve(self, model: str) -> Target:
         """The target of ``model``.
 
-        Raises NotFoundError and DeletedError as the store does, and IncompatibleError where the
-        adapter's backbone is not served by this application.
+        Raises NotFoundError and DeletedError as the store does, UnsignedError where the tenant's
+        artefacts must be signed and this one is not, and IncompatibleError where the adapter's
+        backbone is not served by this application.
         """
         reference = self.parse(model)
         if reference is None:
@@ -112,4 +117,7 @@ class Resolver:
 
     def _read(self, reference: Reference) -> tuple[Version, Manifest]:
         version = self._store.resolve(reference)
+        if self._trust.requires_signature(version.tenant):
+            kept = [one.signature for one in self._store.signatures.list(version.digest)]
+            self._trust.check(version.tenant, version.digest, kept)
         return version, version.manifest

@@ -6,10 +6,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
-from adapters_store.manifest import TaskSignature
+from adapters_store.formats import ImportOptions
+from adapters_store.manifest import Task, TaskSignature
 
 TokenIds = Annotated[list[StrictInt], Field(min_length=1)]
 Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
+_SIGNATURE = "ed25519:<key>:<signature> over the artefact's digest."
 
 
 class _Body(BaseModel):
@@ -103,12 +105,49 @@ class PredictBody(_Body):
     parameters: SamplingBody = SamplingBody()
 
 
-class SourceBody(_Body):
-    """Register an artefact that already lies in one of the server's source folders."""
+class ImportFields(_Body):
+    """What a source does not say of itself; an artefact of this product says everything.
 
-    name: str = Field(max_length=200)
-    source: str = Field(description="file:// URL of an artefact folder", max_length=4000)
+    ``backbone`` is a served model name; it may be left out where one backbone is served.
+    """
+
+    backbone: str | None = Field(default=None, max_length=100)
+    task: Task | None = Field(default=None, description="Default: by backbone and head.")
+    labels: tuple[str, ...] = Field(default=(), description="Names of the head's rows.")
+    description: str = ""
+    prompt_template: str = "{input}"
+    max_input_tokens: int = Field(default=512, ge=1)
+    max_output_tokens: int = Field(default=128, ge=1)
+    poly_task: int | None = Field(
+        default=None, ge=0, description="One task of a Poly checkpoint, as a plain adapter."
+    )
+
+    @property
+    def options(self) -> ImportOptions:
+        """The same for the importer."""
+        values = {name: getattr(self, name) for name in ImportFields.model_fields}
+        del values["backbone"]
+        return ImportOptions(**values)
+
+
+class UploadFields(ImportFields):
+    """The texts of a form that registers uploaded files."""
+
+    name: str = Field(max_length=200, description="tenant/name")
     aliases: list[str] = Field(default=["prod"], max_length=16)
+    signature: str | None = Field(default=None, max_length=1000, description=_SIGNATURE)
+
+
+class InspectBody(ImportFields):
+    """Inspect an adapter that lies within the server's ``sources``."""
+
+    source: str = Field(description="file://, s3:// or hf:// address", max_length=4000)
+
+
+class SourceBody(UploadFields):
+    """Register an adapter that lies within the server's ``sources``."""
+
+    source: str = Field(description="file://, s3:// or hf:// address", max_length=4000)
 
 
 class RoutingBody(_Body):
@@ -123,6 +162,7 @@ class RoutingBody(_Body):
     weights: list[list[list[Annotated[float, Field(allow_inf_nan=False, ge=0)]]]]
     signature: TaskSignature
     aliases: list[str] = Field(default=["prod"], max_length=16)
+    manifest_signature: str | None = Field(default=None, max_length=1000, description=_SIGNATURE)
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -135,3 +175,31 @@ class AliasBody(_Body):
     version: int = Field(ge=1)
     expected_version: int | None = Field(default=None, ge=0)
     reason: str = Field(default="", max_length=1000)
+    evidence: list[StrictInt] = Field(
+        default=[], max_length=64, description="Ids of evaluations that speak for the move."
+    )
+
+
+class TagBody(_Body):
+    """A tag's value."""
+
+    value: str
+
+
+class EvaluationBody(_Body):
+    """One measured number; ``data_digest`` is of the examples, ``num_examples`` counts them."""
+
+    metric: str
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    split: str = "test"
+    data_digest: str | None = None
+    num_examples: StrictInt | None = None
+    seed: StrictInt | None = None
+    notes: str = ""
+
+
+class PinBody(_Body):
+    """Who keeps a version's content, and why."""
+
+    owner: str = Field(min_length=1)
+    reason: str = ""

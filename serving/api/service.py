@@ -10,6 +10,7 @@ from typing import Self
 
 from adapters_store.backbone import Backbone
 from adapters_store.errors import IncompatibleError, UnavailableError
+from adapters_store.signing import Trust
 from adapters_store.store import Store
 from serving.api.resolver import Resolver
 from serving.api.served import ServedBackbone
@@ -25,7 +26,7 @@ SNAPSHOT_PERIOD_S = 1.0
 
 
 class Service:
-    """Store, cores, tokenizers, keys and metrics of one replica.
+    """Store, cores, tokenizers, keys, trusted signers and metrics of one replica.
 
     ``start`` loads every backbone in a core of its own and waits until all are warm; ``close``
     ends them. ``replica`` names this replica in metrics. An async context manager does both.
@@ -36,6 +37,7 @@ class Service:
         self.replica = replica or f"local-{uuid.uuid4().hex[:8]}"
         self.metrics = Metrics()
         self.keys = KeyRing(self.config.keys, self.config.development_key_hash)
+        self.trust = Trust(self.config.signing)
         self.metrics.set("patchbay_build_info", 1, version=product_version())
         self._observers: list[CoreObserver] = []
         self._cores: list[CoreClient] = []
@@ -67,7 +69,7 @@ class Service:
             names = ", ".join(one.name for one in served)
             raise IncompatibleError(f"two of the backbones {names} are the same model")
         await asyncio.to_thread(_register_backbones, self._store, served)
-        self._resolver = Resolver(self._store, served)
+        self._resolver = Resolver(self._store, served, self.trust)
         if self.config.run_folder is not None:
             self._folder = SnapshotFolder(self.config.run_folder, self.replica)
             self._tasks.append(asyncio.create_task(self._leave_snapshots(self._folder)))

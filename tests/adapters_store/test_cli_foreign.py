@@ -59,7 +59,7 @@ def test_the_backbone_is_named_by_folder_name_or_the_artefact_itself(
     assert [reason["code"] for reason in found["reasons"]] == ["incompatible"]
     code, _, err = cli("inspect", source, "--backbone", "tiny-none")
     assert code == 3
-    assert "registered: tiny-bert, tiny-t5" in err
+    assert "known: tiny-bert, tiny-t5" in err
     (source / "manifest.json").unlink()
     code, _, err = cli("inspect", source)
     assert code == 2
@@ -79,7 +79,7 @@ def test_a_rejected_source_exits_with_5_and_says_why(
     assert found["reasons"][0]["code"] == "unknown_format"
     code, _, err = cli("import", source, "acme/x", "--backbone", t5.folder)
     assert code == 5
-    assert "is rejected: unsafe:" in err
+    assert "data is a Python pickle" in err
     assert cli("ls")[1].count("\n") == 1
 
 

@@ -23,7 +23,7 @@ TREE: dict[str, list[str]] = {
     "import": ["backbone", "dry_run", "name", "source", *ALIASES, *IMPORT, *LISTING],
     "push": ["backbone_folder", "folder", "name", *ALIASES, *LISTING],
     "pull": ["folder", "reference", *STORE],
-    "alias": ["alias", "expected", "name", "reason", "version", *STORE],
+    "alias": ["alias", "evidence", "expected", "name", "reason", "version", *STORE],
     "rm": ["reason", "reference", "yes", *STORE],
     "restore": ["reference", *STORE],
     "verify": ["is_all", "reference", *LISTING],

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from services.s3 import S3Server, use_credentials
 
+from adapters_store.blobs.s3_client import make_client
 from adapters_store.errors import (
     ArtefactTooLargeError,
     ForbiddenError,
@@ -102,25 +102,12 @@ def test_the_size_of_a_file_is_checked_before_it_is_read(folder: Path) -> None:
         read_file(open_source(str(folder)), "adapter_config.json", 1)
 
 
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-        ("AWS_ENDPOINT_URL_S3", s3_url),
-    ):
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of a server with the bucket ``adapters``."""
+    use_credentials(monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.url)
+    client = make_client(s3_server.url, None)
     client.create_bucket(Bucket="adapters")
     yield client
     for item in client.list_objects_v2(Bucket="adapters").get("Contents", ()):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from transformers import (
     BertConfig,
     BertModel,
@@ -127,6 +129,34 @@ def label_adapter(backbone: Backbone, seed: int, labels: Sequence[str] = LABELS)
         },
         signature=TaskSignature(task="classification", labels=tuple(labels), max_input_tokens=32),
     )
+
+
+def peft_lora(backbone: Backbone, seed: int, **changes: object) -> dict[str, bytes]:
+    """A LoRA of PEFT's format on every value map of the decoder, as its two files."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, torch.Tensor] = {}
+    for site in backbone.sites.values():
+        if site.name.startswith("decoder") and site.name.endswith("self.v"):
+            stem = f"base_model.model.{site.module_path}"
+            a = torch.randn(RANK, site.in_features, generator=generator)
+            b = torch.randn(site.out_features, RANK, generator=generator)
+            tensors |= {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "SEQ_2_SEQ_LM",
+        "r": RANK,
+        "lora_alpha": 64,
+        "target_modules": r".*decoder.*SelfAttention\.v",
+    }
+    return {"config": json.dumps(config | changes).encode(), "data": save(tensors)}
+
+
+def write_peft(files: dict[str, bytes], folder: Path) -> Path:
+    """The files under the names that PEFT gives them."""
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_bytes(files["config"])
+    (folder / "adapter_model.safetensors").write_bytes(files["data"])
+    return folder
 
 
 def skill_bank(backbone: Backbone, seed: int = 0) -> Artefact:

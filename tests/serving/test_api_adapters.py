@@ -113,7 +113,10 @@ def test_sources_are_read_from_the_configured_folders_alone(
     for place in (tmp_path / "theirs", sources / "link", sources / ".." / "theirs"):
         body = {"name": "up/other", "source": f"file://{place}"}
         assert http.post("/v1/adapters", json=body).status_code == 403
-    for source in ("https://example.org/a", "s3://bucket/a", str(sources / "mine")):
+    for source in ("s3://bucket/a", "hf://owner/repo"):
+        body = {"name": "up/other", "source": source}
+        assert http.post("/v1/adapters", json=body).status_code == 403
+    for source in ("https://example.org/a", str(sources / "mine")):
         body = {"name": "up/other", "source": source}
         assert http.post("/v1/adapters", json=body).status_code == 400
     assert answer(http, "up/other").status_code == 404

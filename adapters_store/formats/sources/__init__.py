@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from adapters_store.errors import UsageError
 from adapters_store.formats.source import Source
+from adapters_store.formats.sources.local import local_path
 from adapters_store.lazy import resolve
 
 SOURCES: dict[str, str] = {
@@ -32,4 +34,16 @@ def open_source(text: str, allowed_roots: Sequence[str] | None = None) -> Source
     return opener(text, allowed_roots)
 
 
-__all__ = ["SOURCES", "open_source"]
+def source_root(text: object) -> str:
+    """An entry of an allow-list, folders made absolute; raises UsageError for one that is none."""
+    entry = str(text)
+    scheme = entry.partition("://")[0] if "://" in entry else "file"
+    resolve(SOURCES, scheme, "source scheme")
+    if scheme == "file":
+        return str(local_path(entry).absolute())
+    if not entry.partition("://")[2].strip("/"):
+        raise UsageError(f"source root {entry!r} names no bucket or owner")
+    return entry
+
+
+__all__ = ["SOURCES", "open_source", "source_root"]

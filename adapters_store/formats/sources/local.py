@@ -14,14 +14,14 @@ from adapters_store.formats.sources.refusals import forbidden
 def open_local(text: str, roots: Sequence[str] | None) -> FolderSource:
     """The folder; with roots its links are resolved first, and only a URL is understood."""
     if roots is None:
-        return FolderSource(_path(text), text)
+        return FolderSource(local_path(text), text)
     if "://" not in text:
         raise UsageError(
             f"source {text[:200]!r} is not a URL",
             hint="Give file:///folder, s3://bucket/prefix or hf://owner/repo.",
             param="source",
         )
-    folder = _path(text).resolve()
+    folder = local_path(text).resolve()
     if not any(folder.is_relative_to(root) for root in _folders(roots)):
         raise forbidden(text)
     return FolderSource(folder, text)
@@ -30,10 +30,11 @@ def open_local(text: str, roots: Sequence[str] | None) -> FolderSource:
 def _folders(roots: Sequence[str]) -> Iterator[Path]:
     for root in roots:
         if "://" not in root or root.startswith("file://"):
-            yield _path(root).resolve()
+            yield local_path(root).resolve()
 
 
-def _path(text: str) -> Path:
+def local_path(text: str) -> Path:
+    """The path of a folder or of a ``file://`` URL; raises UsageError."""
     if "\0" in text:
         raise UsageError(f"source {text[:200]!r} is no path", param="source")
     if "://" not in text:

@@ -6,6 +6,7 @@ Credentials, region and endpoint are those of boto3's own settings (``AWS_ACCESS
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -150,13 +151,12 @@ def _is_below(prefix: str, root: str) -> bool:
 
 def _client() -> Any:
     try:
-        import boto3
-        from botocore.config import Config
+        from adapters_store.blobs.s3_client import make_client
+
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return make_client(endpoint, os.environ.get("AWS_REGION"))
     except ModuleNotFoundError as error:
         raise UnavailableError(
             "reading s3:// needs the Python package boto3",
             hint="Install Patchbay with its extra: pip install 'patchbay[s3]'.",
         ) from error
-    retries: Any = {"max_attempts": 3, "mode": "standard"}
-    settings = Config(connect_timeout=5, read_timeout=30, retries=retries)
-    return boto3.client("s3", config=settings)

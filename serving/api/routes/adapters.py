@@ -72,6 +72,7 @@ async def set_alias(
             expected_version=body.expected_version,
             actor=caller.name,
             reason=body.reason,
+            evidence=body.evidence,
         )
         return service.store.resolve(f"{full_name}:{body.version}")
 
@@ -102,7 +103,7 @@ async def restore_adapter(
     """Bring a deleted adapter back; ``name`` may carry the version to restore."""
     caller.require("register", tenant)
     reference = parse_reference(f"{tenant}/{name}")
-    await asyncio.to_thread(service.store.restore, reference)
+    await asyncio.to_thread(service.store.restore, reference, actor=caller.name)
     version = await asyncio.to_thread(service.store.resolve, reference)
     return version.as_json()
 
