@@ -6,7 +6,12 @@ One file per format, found through a lazy table; a format plans, the importer ex
 from __future__ import annotations
 
 from adapters_store.backbone import BackboneRecord
-from adapters_store.errors import IncompatibleError, InvalidArtefactError, PatchbayError
+from adapters_store.errors import (
+    IncompatibleError,
+    InvalidArtefactError,
+    PatchbayError,
+    UsageError,
+)
 from adapters_store.formats.inspection import ImportOptions, Inspection, Plan, Reason
 from adapters_store.formats.protocol import Format
 from adapters_store.formats.source import Source
@@ -59,9 +64,16 @@ def make_plan(
             )
             return _rejected(source, "", backbone, reason)
         name = found.name
-        return found.plan(source, backbone, options or ImportOptions(), limits)
+        plan = found.plan(source, backbone, options or ImportOptions(), limits)
     except (InvalidArtefactError, IncompatibleError) as error:
         return _rejected(source, name, backbone, as_reason(error, source.location))
+    is_asked = options is not None and options.poly_task is not None
+    if is_asked and plan.inspection.method not in ("POLY", ""):
+        raise UsageError(
+            f"poly_task is for Poly checkpoints; this is {plan.inspection.method}",
+            param="poly_task",
+        )
+    return plan
 
 
 def inspect(

@@ -198,6 +198,9 @@ def test_forms_of_mixed_or_missing_files_are_refused(http: httpx.Client, byte_t5
         ({"name": "foreign/x", "backbone": "none"}, files, 404, "no backbone 'none'"),
         (name | {"max_input_tokens": "many"}, files, 422, "max_input_tokens"),
         (name | {"task": "poetry"}, files, 422, "task"),
+        (name | {"task": "classification"}, files, 400, "need a head"),
+        (name | {"labels": ["a", "b"]}, files, 400, "need a head"),
+        (name | {"poly_task": "1"}, files, 400, "poly_task is for Poly"),
         ({**BACKBONE}, files, 422, "name"),
         (name, files | {"config": b"{" + b" " * 2**20 + b"}"}, 413, "over 1048576 bytes"),
     ]
