@@ -19,6 +19,7 @@ from adapters_store.blobs.s3_client import parse_location
 from adapters_store.blobs.s3_upload import MIN_PART_BYTES, Upload
 from adapters_store.canonical import digest_of
 from adapters_store.errors import ArtefactTooLargeError, NotFoundError, UsageError
+from adapters_store.limits import MIB
 
 CENTURY_S = 100 * 365.25 * 86400
 LARGE = os.urandom(MIN_PART_BYTES) * 3 + b"the rest"
@@ -40,6 +41,20 @@ def send_and_die(self, upload_id, number):
 s3_upload.Upload._send_part = send_and_die
 s3_upload._PART_THREADS = 1
 S3Blobs(location, endpoint_url=url, part_bytes=1).put(open(file, "rb").read())
+"""
+
+
+MEASURED = """
+import resource, sys
+from adapters_store.blobs.s3 import S3Blobs
+
+location, url, digest = sys.argv[1:]
+blobs = S3Blobs(location, endpoint_url=url)
+list(blobs.entries())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with open("/dev/null", "wb") as target:
+    num_bytes = blobs.copy_to(digest, target)
+print(num_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
@@ -226,6 +241,17 @@ def test_two_prefixes_of_one_bucket_are_two_stores(s3_bucket):
     with pytest.raises(NotFoundError, match=f"missing in s3://{s3_bucket.name}"):
         whole.get(digest)
     assert list(whole.entries()) == []
+
+
+def test_a_download_to_a_file_takes_bounded_memory(s3_bucket, blobs):
+    data = bytes(96 * MIB)
+    arguments = [s3_bucket.location, s3_bucket.server.url, blobs.put(data)]
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=True
+    )
+    num_bytes, grown_kib = map(int, result.stdout.split())
+    assert num_bytes == len(data)
+    assert grown_kib < 32 * 1024
 
 
 def test_an_object_over_the_limit_is_not_read(s3_bucket, blobs):
