@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, str] = {
     "registry": "benchmarks.registry:run",
     "suite": "benchmarks.suite:run",
     "superni": "benchmarks.superni:run",
+    "training_step": "benchmarks.training_step:run",
     "textcls": "benchmarks.textcls:run",
 }
 
