@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,41 @@ from families_kit import build, golden_config, model_inputs
 
 from adapters_store.artefact import Artefact, build_artefact
 from adapters_store.backbone import Backbone
-from adapters_store.families import MODEL_TYPES
+from adapters_store.families import MODEL_TYPES, family_of
 from adapters_store.manifest import TaskSignature
-from adapters_store.primitives import PRIMITIVES, Part
+from adapters_store.primitives import PRIMITIVES, BackboneShapes, Part
 from adapters_store.primitives.bottleneck import BottleneckPart, Reads
+from adapters_store.primitives.head import HeadPart
 from adapters_store.primitives.low_rank import LowRankPart
+from adapters_store.primitives.mixture import BankPart
 from adapters_store.primitives.override import OverridePart
 from adapters_store.primitives.prefix import PrefixPart
 from adapters_store.primitives.prompt import PromptPart
+from adapters_store.primitives.routing import RoutingPart
 from adapters_store.primitives.scale import ScalePart
 from training.reference import REFERENCES, applied
+
+PAGE = Path(__file__).parents[2] / "docs" / "registry" / "primitives.md"
+SAMPLES: tuple[Part, ...] = (
+    LowRankPart(site="encoder.0.self.q", rank=1, scale=1.0),
+    BankPart(site="encoder.0.self.q", rank=1, num_skills=2, num_heads=1, scale=1.0),
+    RoutingPart(sites=("encoder.0.self.q",), num_skills=2, num_heads=1),
+    ScalePart(site="encoder.0.self.q", side="input"),
+    ScalePart(site="encoder.0.self.q", side="output"),
+    BottleneckPart(
+        block="encoder.0.after_ffn",
+        rank=1,
+        activation="relu",
+        reads="sum",
+        scale=1.0,
+        norm_eps=1e-5,
+    ),
+    PrefixPart(attention="encoder.0.self", num_tokens=1, shifts_positions=True),
+    PromptPart(input="encoder", num_tokens=1, has_positions=True),
+    OverridePart(vector="encoder.0.self.norm.gain", operation="add"),
+    HeadPart(num_labels=2, pooling="cls", dense_size=3),
+)
+"""A part of every primitive and option that owns tensors."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +124,22 @@ def parts_of(backbone: Backbone, primitive: str) -> Iterator[Part]:
 
 def test_primitives_and_references_are_the_same_rows_in_the_same_order() -> None:
     assert list(REFERENCES) == list(PRIMITIVES)
+
+
+def test_every_primitive_has_a_section_in_the_docs_that_names_its_tensors() -> None:
+    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
+    by_title = {text.split("\n", 1)[0]: text for text in sections}
+    assert [title for title in by_title if title in PRIMITIVES] == list(PRIMITIVES)
+    config = golden_config("bert")
+    shapes = BackboneShapes(
+        {site.name: site for site in family_of(config).sites(config)},
+        family_of(config).anatomy(config),
+    )
+    for part in SAMPLES:
+        for spec in part.tensor_specs(shapes):
+            leaf = spec.name.rsplit("/", 1)[1].replace("0", "{layer}")
+            assert re.search(rf"[/`]{re.escape(leaf)}`", by_title[part.primitive]), spec.name
+    assert {part.primitive for part in SAMPLES} == set(PRIMITIVES)
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ def applied(
 ) -> Iterator[Adapted]:
     """Apply an adapter or a routing (with its ``bank``) to ``model`` inside a with block.
 
-    ``model`` is any transformers model of ``backbone``, in evaluation mode. The artefact is
-    validated first; effects are hooks and stand-in parameters, all undone at the end, so that the
-    model is what it was. Blocks may be nested where their artefacts do not want the same prefix or
+    ``model`` is any transformers model of ``backbone``, in evaluation mode. Artefacts are validated
+    first; effects are hooks and stand-in parameters, all undone at the end, so that the model is
+    what it was. Blocks may be nested where their artefacts do not want the same prefix or
     prompt. Raises UsageError for a bank or a model in training mode, and what
     :func:`~adapters_store.validation.validate` raises.
     """
@@ -86,6 +86,8 @@ def applied(
         raise UsageError("a bank is no task: give a routing or an adapter")
     if model.training:
         raise UsageError("the model is in training mode", hint="Call model.eval() first.")
+    if bank is not None:
+        validate(bank, backbone.record)
     validate(artefact, backbone.record, None if bank is None else bank.manifest)
     of_primitive: dict[str, list[Part]] = defaultdict(list)
     for part in manifest.parts:

@@ -68,10 +68,12 @@ def take_over(stage: Stage) -> None:
     AttentionInterface.register(_NAME, _attend)
     AttentionMaskInterface.register(_NAME, eager_mask)
     configs = {id(m.config): m.config for m in stage.model.modules() if hasattr(m, "config")}
-    for config in configs.values():
-        present = config._attn_implementation
+    present = [(config, config._attn_implementation) for config in configs.values()]
+    # Setting a configuration sets those inside it, so the outermost returns first.
+    for config, name in reversed(present):
+        stage.undo.callback(setattr, config, "_attn_implementation", name)
+    for config, _ in present:
         config._attn_implementation = _NAME
-        stage.undo.callback(setattr, config, "_attn_implementation", present)
 
 
 def _attend(

@@ -94,10 +94,8 @@ class _Prompt:
             call.set("input_ids", None)
         rows = self.rows[0] if self.has_positions else torch.zeros_like(self.rows[0])
         call.set("inputs_embeds", _in_front(rows, tokens_RTD))
-        if call.get("token_type_ids") is not None:
-            call.set(
-                "token_type_ids", functional.pad(call.get("token_type_ids"), (self.num_rows, 0))
-            )
+        if (types := call.get("token_type_ids")) is not None:
+            call.set("token_type_ids", functional.pad(types, (self.num_rows, 0)))
         if positions is not None:
             call.set("position_ids", self._with_rows(positions))
 
