@@ -60,10 +60,18 @@ def _norms(**values: Any) -> Callable[[], Any]:
     return lambda: peft.LNTuningConfig(**values)
 
 
-def _adalora(targets: list[str]) -> Callable[[], Any]:
+def _adalora(targets: list[str], **values: Any) -> Callable[[], Any]:
     return lambda: peft.AdaLoraConfig(
-        init_r=3, target_r=2, lora_alpha=6, total_step=10, target_modules=targets
+        init_r=3, target_r=2, lora_alpha=6, total_step=10, target_modules=targets, **values
     )
+
+
+_PRUNED = {
+    "model.layers.0.self_attn.q_proj.lora_E": [True, False, True],
+    "model.layers.0.mlp.up_proj.lora_E": [False, False, True],
+    "model.layers.1.self_attn.q_proj.lora_E": [False, False, False],
+    "model.layers.1.mlp.up_proj.lora_E": [True, True, True],
+}
 
 
 _MIXED = {
@@ -154,5 +162,8 @@ CASES: dict[str, Case] = {
     "t5-norms": Case("t5", "SEQ_2_SEQ_LM", _norms()),
     "bert-norms-classifier": Case("bert", "SEQ_CLS", _norms(target_modules=["LayerNorm"])),
     "t5-adalora": Case("t5", "SEQ_2_SEQ_LM", _adalora(["q", "wo"])),
+    "llama-adalora-pruned": Case(
+        "llama", "CAUSAL_LM", _adalora(["q_proj", "up_proj"], rank_pattern=_PRUNED)
+    ),
     "llama-adalora": Case("llama", "CAUSAL_LM", _adalora(["q_proj", "up_proj"])),
 }

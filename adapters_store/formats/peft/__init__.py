@@ -12,7 +12,7 @@ PEFT_METHODS: dict[str, str] = {
     "IA3": "adapters_store.formats.peft.ia3:plan",
     "LN_TUNING": "adapters_store.formats.peft.norms:plan",
     "PROMPT_TUNING": "adapters_store.formats.peft.prompt:plan",
-    "P_TUNING": "adapters_store.formats.peft.prompt:plan_p_tuning",
+    "P_TUNING": "adapters_store.formats.peft.prompt:plan",
     "PREFIX_TUNING": "adapters_store.formats.peft.prefix:plan",
     "POLY": "adapters_store.formats.peft.poly:plan",
 }

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from adapters_store.formats.peft import biases, saved
 from adapters_store.formats.peft.biases import BASE_BIAS
 from adapters_store.formats.peft.convert import scaled_rows_transposed, transposed
 from adapters_store.formats.peft.draft import Draft, piece
+from adapters_store.formats.peft.lora import check_initialisation
 from adapters_store.formats.peft.modules import group, sites
-from adapters_store.formats.peft.settings import AdaLoraSettings, read_settings
+from adapters_store.formats.peft.settings import AdaLoraSettings
 from adapters_store.formats.peft.targets import report_targets
 from adapters_store.primitives.low_rank import LowRankPart
 
@@ -19,14 +17,13 @@ _RANK_OFFSET = 1e-5
 """PEFT divides by the rank plus this."""
 
 
-def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+def plan(draft: Draft, settings: AdaLoraSettings) -> None:
     """Add what the adapter becomes to ``draft``, or the reasons why it cannot be.
 
-    The update is ``x (A * E)^T B^T alpha / (r + 1e-5)``, with the rank of the saved tensors.
+    The update is ``x (A * E)^T B^T alpha / (init_r + 1e-5)``; PEFT keeps the initial rank in the
+    scale of a module that was pruned.
     """
-    settings = read_settings(draft, AdaLoraSettings, config)
-    if settings is None:
-        return
+    check_initialisation(draft, settings)
     saved.refuse_embeddings(draft)
     placed = list(sites(draft, group(draft, (A, B, E, BASE_BIAS)), settings.task_type))
     for module, site in placed:
@@ -36,15 +33,21 @@ def plan(draft: Draft, config: Mapping[str, Any]) -> None:
         b = draft.take(module.name(B), (site.out_features, rank))
         e = draft.take(module.name(E), (rank, 1))
         biases.plan_site(draft, settings.bias, module, site)
+        kept = (settings.rank_pattern or {}).get(module.path + E)
+        expected = settings.init_r if kept is None else sum(kept)
         if a is None or b is None or e is None:
+            continue
+        if rank != expected:
+            message = f"the tensors of {module.path!r} have rank {rank}; init_r and rank_pattern "
+            draft.reject("rank_mismatch", f"{message}say {expected}", module.path)
             continue
         if rank == 0:
             draft.note("no_effect", f"{module.path!r} was pruned to rank 0", module.path)
             continue
-        alpha = settings.lora_alpha if settings.lora_alpha > 0 else float(rank)
+        scale = settings.lora_alpha / (settings.init_r + _RANK_OFFSET)
         stem = f"{site.name}/low_rank"
         draft.add(
-            LowRankPart(site=site.name, rank=rank, scale=alpha / (rank + _RANK_OFFSET)),
+            LowRankPart(site=site.name, rank=rank, scale=scale),
             piece(f"{stem}/a", scaled_rows_transposed, a, e),
             piece(f"{stem}/b", transposed, b),
         )

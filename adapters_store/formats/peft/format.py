@@ -11,6 +11,7 @@ from adapters_store.errors import InvalidArtefactError
 from adapters_store.formats.inspection import ImportOptions, Plan
 from adapters_store.formats.peft import PEFT_METHODS
 from adapters_store.formats.peft.draft import Draft
+from adapters_store.formats.peft.settings import SETTINGS, read_settings
 from adapters_store.formats.source import Source, read_file, read_tensor_table
 from adapters_store.lazy import resolve
 from adapters_store.limits import Limits
@@ -69,7 +70,9 @@ class PeftFormat:
                     f"made for base model {str(base)[:200]!r}; its name is not checked",
                     "base_model_name_or_path",
                 )
-            resolve(PEFT_METHODS, method, "PEFT method")(draft, config)
+            settings = read_settings(draft, SETTINGS[method], config)
+            if settings is not None:
+                resolve(PEFT_METHODS, method, "PEFT method")(draft, settings)
         return draft.finish(method)
 
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from adapters_store.errors import InvalidArtefactError
 from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.convert import flattened
 from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.modules import Module, drop, group, sites
 from adapters_store.formats.peft.patterns import Pattern
-from adapters_store.formats.peft.settings import Ia3Settings, read_settings
+from adapters_store.formats.peft.settings import Ia3Settings
 from adapters_store.formats.peft.targets import report_targets
 from adapters_store.primitives.scale import ScalePart
 
 VECTOR = ".ia3_l"
 
 
-def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+def plan(draft: Draft, settings: Ia3Settings) -> None:
     """Add what the adapter becomes to ``draft``, or the reasons why it cannot be."""
-    settings = read_settings(draft, Ia3Settings, config)
-    if settings is None:
-        return
     saved.refuse_embeddings(draft)
     placed = list(sites(draft, group(draft, (VECTOR,)), settings.task_type))
     for module, site in placed:
@@ -47,9 +41,9 @@ def _is_feed_forward(draft: Draft, settings: Ia3Settings, module: Module) -> boo
     """
     names = settings.feedforward_modules
     if names is None or isinstance(names, list):
-        return any(module.path.endswith(name) for name in names or [])
+        return module.path.endswith(tuple(names or ()))
     try:
-        return Pattern(names).matches(module.path, draft.meter)
+        return Pattern(names, draft.meter).matches(module.path)
     except InvalidArtefactError as error:
         drop(draft, module)
         draft.reject("unsupported_option", error.message, "feedforward_modules")

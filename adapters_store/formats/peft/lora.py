@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from adapters_store.errors import InvalidArtefactError
 from adapters_store.families.site import Site
@@ -13,8 +13,8 @@ from adapters_store.formats.peft.biases import B_BIAS, BASE_BIAS
 from adapters_store.formats.peft.convert import transposed
 from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.modules import Module, drop, group, sites
-from adapters_store.formats.peft.patterns import Pattern
-from adapters_store.formats.peft.settings import LoraSettings, read_settings
+from adapters_store.formats.peft.patterns import Meter, Pattern
+from adapters_store.formats.peft.settings import FactorSettings, LoraSettings
 from adapters_store.formats.peft.targets import report_targets
 from adapters_store.primitives.low_rank import LowRankPart
 
@@ -32,12 +32,9 @@ _MUTATING = {
 _INITIAL = ("gaussian", "eva", "orthogonal", "mica")
 
 
-def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+def plan(draft: Draft, settings: LoraSettings) -> None:
     """Add what the adapter becomes to ``draft``, or the reasons why it cannot be."""
-    settings = read_settings(draft, LoraSettings, config)
-    if settings is None:
-        return
-    _check_initialisation(draft, settings)
+    check_initialisation(draft, settings)
     saved.refuse_embeddings(draft)
     try:
         scales = Scales(draft, settings)
@@ -83,8 +80,8 @@ class Scales:
 
     def __init__(self, draft: Draft, settings: LoraSettings) -> None:
         self._draft, self._settings = draft, settings
-        self._ranks = _Patterns(draft, settings.rank_pattern or {})
-        self._alphas = _Patterns(draft, settings.alpha_pattern or {})
+        self._ranks = _Patterns(settings.rank_pattern or {}, draft.meter)
+        self._alphas = _Patterns(settings.alpha_pattern or {}, draft.meter)
 
     def of(self, path: str, rank: int) -> float | None:
         """The scale of a module whose tensors have ``rank``; None, with the reason, where the
@@ -108,19 +105,21 @@ class Scales:
 class _Patterns(Generic[Value]):
     """A mapping from expressions to values."""
 
-    def __init__(self, draft: Draft, values: Mapping[str, Value]) -> None:
-        self._draft = draft
-        self._values = [(Pattern(text, is_ending=True), value) for text, value in values.items()]
+    def __init__(self, values: Mapping[str, Value], meter: Meter) -> None:
+        self._values = [
+            (Pattern(text, meter, is_ending=True), value) for text, value in values.items()
+        ]
 
     def of(self, path: str, default: Value) -> Value:
         """The value of the first expression that matches the path or what follows a dot of it."""
         for pattern, value in self._values:
-            if pattern.matches(path, self._draft.meter):
+            if pattern.matches(path):
                 return value
         return default
 
 
-def _check_initialisation(draft: Draft, settings: LoraSettings) -> None:
+def check_initialisation(draft: Draft, settings: FactorSettings) -> None:
+    """Reject the initialisations after which the factors belong to another base model."""
     name = settings.init_lora_weights
     if not isinstance(name, str) or name.lower() in _INITIAL:
         return

@@ -24,6 +24,8 @@ BASE_PREFIXES: dict[str, str] = {
     "qwen3": "model.",
     "roberta": "roberta.",
     "xlm-roberta": "roberta.",
+    "vit": "vit.",
+    "audio-spectrogram-transformer": "audio_spectrogram_transformer.",
 }
 """By model_type, where classes with a head keep the base model; T5's generating class is one."""
 

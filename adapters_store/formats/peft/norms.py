@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.convert import as_stored
 from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.modules import group
-from adapters_store.formats.peft.settings import NormSettings, read_settings
+from adapters_store.formats.peft.settings import NormSettings
 from adapters_store.primitives.override import OverridePart
 
 SUFFIX = ".ln_tuning_layers"
 WEIGHT, BIAS = f"{SUFFIX}.weight", f"{SUFFIX}.bias"
 
 
-def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+def plan(draft: Draft, settings: NormSettings) -> None:
     """Add what the adapter becomes to ``draft``, or the reasons why it cannot be."""
-    settings = read_settings(draft, NormSettings, config)
-    if settings is None:
-        return
     saved.refuse_embeddings(draft)
     seen: dict[str, str] = {}
     for module in group(draft, (WEIGHT, BIAS)):

@@ -19,6 +19,8 @@ from adapters_store.errors import InvalidArtefactError
 MAX_LENGTH = 4000
 MAX_STATES = 4000
 MAX_STEPS = 4_000_000
+_STEPS_PER_CHARACTER = 20
+"""What reading an expression costs, in steps of matching."""
 
 # The parser of ``re`` itself, so that an expression means here what it means there. It has no
 # public name; it is the same in Python 3.11 to 3.13.
@@ -59,11 +61,13 @@ class Pattern:
     """One expression. ``matches`` says whether it matches a whole text, as ``re.fullmatch``.
 
     With ``is_ending`` it may also match what follows one of the text's dots, as PEFT's rank and
-    alpha patterns do. Raises InvalidArtefactError for an expression that is malformed, too long,
-    or needs memory.
+    alpha patterns do. Reading and matching spend from ``meter``. Raises InvalidArtefactError for
+    an expression that is malformed, too long, or needs memory, and as the meter does.
     """
 
-    def __init__(self, expression: str, *, is_ending: bool = False) -> None:
+    def __init__(self, expression: str, meter: Meter, *, is_ending: bool = False) -> None:
+        self._meter = meter
+        meter.spend(_STEPS_PER_CHARACTER * len(expression))
         shown = expression if len(expression) <= 80 else f"{expression[:77]}..."
         self._what = f"the regular expression {shown!r}"
         if len(expression) > MAX_LENGTH:
@@ -87,24 +91,24 @@ class Pattern:
         except (re.error, RecursionError, OverflowError, FutureWarning) as error:
             raise InvalidArtefactError(f"{self._what} is malformed: {error}") from error
 
-    def matches(self, text: str, meter: Meter) -> bool:
+    def matches(self, text: str) -> bool:
         """True where the expression matches all of ``text``; raises as :class:`Meter` does."""
         if self._simple is not None:
-            meter.spend(1)
+            self._meter.spend(1)
             return self._simple.fullmatch(text) is not None
-        current = self._reach([self._start], text, 0, meter)
+        current = self._reach([self._start], text, 0)
         for position, char in enumerate(text):
             moved = []
             for state in current:
                 test = self._tests[state]
                 if test is not None and test(char):
                     moved += self._targets[state]
-            current = self._reach(moved, text, position + 1, meter)
+            current = self._reach(moved, text, position + 1)
             if not current:
                 return False
         return self._end in current
 
-    def _reach(self, states: Sequence[int], text: str, position: int, meter: Meter) -> set[int]:
+    def _reach(self, states: Sequence[int], text: str, position: int) -> set[int]:
         seen: set[int] = set()
         todo = list(states)
         while todo:
@@ -117,7 +121,7 @@ class Pattern:
                 condition is None or _holds(condition, text, position)
             ):
                 todo += self._targets[state]
-        meter.spend(len(seen) + 1)
+        self._meter.spend(len(seen) + 1)
         return seen
 
     def _state(self, *targets: int, test: _Test | None = None, condition: str | None = None) -> int:

@@ -5,10 +5,10 @@ Legend: S sites, T tasks, H heads, K skills, r rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapters_store.families.site import Site
 from adapters_store.formats.inspection import Piece, PlannedArtefact, TensorRef
@@ -16,7 +16,7 @@ from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.convert import as_stored
 from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.modules import Module, drop, group, sites
-from adapters_store.formats.peft.settings import PolySettings, read_settings
+from adapters_store.formats.peft.settings import PolySettings
 from adapters_store.formats.peft.targets import report_targets
 from adapters_store.primitives.low_rank import LowRankPart
 from adapters_store.primitives.mixture import BankPart
@@ -41,11 +41,8 @@ class _Bank:
     logits: TensorRef
 
 
-def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+def plan(draft: Draft, settings: PolySettings) -> None:
     """Add what the tasks become to ``draft``, or the reasons why they cannot be."""
-    settings = read_settings(draft, PolySettings, config)
-    if settings is None:
-        return
     saved.refuse_embeddings(draft)
     placed = list(sites(draft, group(draft, (A, B, ROUTER)), settings.task_type))
     banks = [bank for module, site in placed if (bank := _take(draft, settings, module, site))]

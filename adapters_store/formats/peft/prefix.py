@@ -10,26 +10,23 @@ Legend: P tokens, L layers, H heads, W width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapters_store.families.anatomy import Anatomy, Attention
 from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.prompt import PREFIX, ROWS, submodules
-from adapters_store.formats.peft.settings import PrefixTuningSettings, read_settings
+from adapters_store.formats.peft.settings import PrefixTuningSettings
 from adapters_store.primitives.prefix import PrefixPart
 
 if TYPE_CHECKING:
     import torch
 
 
-def plan(draft: Draft, config: Mapping[str, Any]) -> None:
+def plan(draft: Draft, settings: PrefixTuningSettings) -> None:
     """Add what the adapter becomes to ``draft``, or the reasons why it cannot be."""
-    settings = read_settings(draft, PrefixTuningSettings, config)
-    if settings is None:
-        return
     anatomy, num_tokens = draft.shapes.anatomy, settings.num_virtual_tokens
     places, stack = own_attentions(anatomy), anatomy.inputs[-1].name
     num_heads, width = places[0].num_kv_heads, places[0].head_dim

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.convert import as_stored, first_rows
 from adapters_store.formats.peft.draft import Draft, piece
-from adapters_store.formats.peft.settings import (
-    PromptLearningSettings,
-    PromptTuningSettings,
-    PTuningSettings,
-    read_settings,
-)
+from adapters_store.formats.peft.settings import PromptLearningSettings
 from adapters_store.primitives.prompt import PromptPart
 
 ROWS = "prompt_embeddings"
@@ -22,19 +15,8 @@ PREFIX = "base_model."
 """In front of the modules that a prompt learning method saves whole."""
 
 
-def plan(draft: Draft, config: Mapping[str, Any]) -> None:
-    """Add what prompt tuning becomes to ``draft``, or the reasons why it cannot be."""
-    _plan(draft, read_settings(draft, PromptTuningSettings, config))
-
-
-def plan_p_tuning(draft: Draft, config: Mapping[str, Any]) -> None:
-    """Add what P-tuning becomes to ``draft``, or the reasons why it cannot be."""
-    _plan(draft, read_settings(draft, PTuningSettings, config))
-
-
-def _plan(draft: Draft, settings: PromptLearningSettings | None) -> None:
-    if settings is None:
-        return
+def plan(draft: Draft, settings: PromptLearningSettings) -> None:
+    """Add what the rows become to ``draft``, or the reasons why they cannot be."""
     place = draft.shapes.anatomy.inputs[0]
     num_tokens, copies = settings.num_virtual_tokens, submodules(settings)
     if settings.token_dim not in (None, place.width):

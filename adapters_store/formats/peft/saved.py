@@ -90,7 +90,7 @@ def refuse_embeddings(draft: Draft) -> None:
 def plan(draft: Draft, settings: Settings, prefix: str = PREFIX) -> None:
     """Add the head of a sequence classifier and saved norms; reject any other whole module."""
     given = settings.modules_to_save
-    saved = [given] if isinstance(given, str) else (given or [])
+    saved = (given,) if isinstance(given, str) else tuple(given or ())
     model_type = str(draft.backbone.config.get("model_type"))
     form = HEAD_FORMS.get(model_type)
     is_saved = settings.task_type == "SEQ_CLS" or (form is not None and form.output in saved)
@@ -105,7 +105,7 @@ def plan(draft: Draft, settings: Settings, prefix: str = PREFIX) -> None:
         )
     for name in sorted(draft.tensors):
         path, _, parameter = name.removeprefix(prefix).rpartition(".")
-        if not any(_is_inside(path, module) for module in saved):
+        if not _is_inside(path, saved):
             continue
         vector = draft.lookup.vector(f"{path}.{parameter}")
         if vector is not None and vector.is_present:
@@ -116,10 +116,10 @@ def plan(draft: Draft, settings: Settings, prefix: str = PREFIX) -> None:
             _refuse(draft, settings, name)
 
 
-def _is_inside(path: str, ending: str) -> bool:
+def _is_inside(path: str, endings: tuple[str, ...]) -> bool:
     """Whether the module at ``path`` is one whose path ends so, or stands inside one."""
     steps = path.split(".")
-    return any(".".join(steps[:stop]).endswith(ending) for stop in range(1, len(steps) + 1))
+    return any(".".join(steps[:stop]).endswith(endings) for stop in range(1, len(steps) + 1))
 
 
 def _refuse(draft: Draft, settings: Settings, name: str) -> None:

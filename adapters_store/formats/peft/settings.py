@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,7 +39,7 @@ def _reject(text: str) -> Rule:
 TaskType = Literal[
     "SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"
 ]
-Names = str | list[str] | None
+Names = str | Annotated[list[str], Field(max_length=5000)] | None
 Count = Annotated[int, Field(strict=True, ge=1, le=2**20)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -61,7 +61,10 @@ class Settings(BaseModel):
     auto_mapping: Annotated[Any, _accept("names a class, which is not imported")] = None
     peft_version: Annotated[str | None, _accept("kept in the source's own file")] = None
     modules_to_save: Annotated[
-        Names, _convert("a classifier becomes the head; any other module is rejected with its size")
+        Names,
+        _convert(
+            "a classifier becomes the head, norms overrides; others are rejected with their size"
+        ),
     ] = None
 
 
@@ -75,22 +78,12 @@ class TargetSettings(Settings):
     exclude_modules: Annotated[Names, _accept("as target_modules")] = None
 
 
-class LoraSettings(TargetSettings):
-    """LoRA."""
+class FactorSettings(TargetSettings):
+    """Options that LoRA and AdaLoRA share."""
 
-    r: Annotated[Count, _convert("checked against the tensors, whose rank is the truth")] = 8
-    lora_alpha: Annotated[Number, _convert("scale alpha / r")] = 8
-    use_rslora: Annotated[Flag, _convert("scale alpha / sqrt(r)")] = False
-    rank_pattern: Annotated[
-        dict[str, Count] | None, _convert("the rank of modules that a pattern matches")
-    ] = None
-    alpha_pattern: Annotated[
-        dict[str, Number] | None, _convert("the alpha of modules that a pattern matches")
-    ] = None
     bias: Annotated[
         Literal["none", "all", "lora_only"], _convert("saved biases replace the backbone's")
     ] = "none"
-    lora_bias: Annotated[Flag, _convert("added to the site's bias, times the scale")] = False
     fan_in_fan_out: Annotated[Flag, _accept("concerns merging; kept as a note")] = False
     lora_dropout: Annotated[Number, _accept("concerns training")] = 0.0
     layers_to_transform: Annotated[int | list[int] | None, _accept("as target_modules")] = None
@@ -122,16 +115,35 @@ class LoraSettings(TargetSettings):
     megatron_config: Annotated[Any, _reject("needs Megatron's parallel layers")] = None
 
 
-class AdaLoraSettings(LoraSettings):
-    """AdaLoRA; its allocation of ranks over steps is over once it is saved."""
+class LoraSettings(FactorSettings):
+    """LoRA."""
+
+    r: Annotated[Count, _convert("checked against the tensors, whose rank is the truth")] = 8
+    lora_alpha: Annotated[Number, _convert("scale alpha / r")] = 8
+    use_rslora: Annotated[Flag, _convert("scale alpha / sqrt(r)")] = False
+    rank_pattern: Annotated[
+        dict[str, Count] | None, _convert("the rank of modules that a pattern matches")
+    ] = None
+    alpha_pattern: Annotated[
+        dict[str, Number] | None, _convert("the alpha of modules that a pattern matches")
+    ] = None
+    lora_bias: Annotated[Flag, _convert("added to the site's bias, times the scale")] = False
+
+
+class AdaLoraSettings(FactorSettings):
+    """AdaLoRA."""
 
     r: Annotated[Any, _accept("unused by AdaLoRA")] = None
     use_rslora: Annotated[Any, _reject("is not defined for AdaLoRA")] = None
-    rank_pattern: Annotated[Any, _accept("already applied to the saved tensors")] = None
+    rank_pattern: Annotated[
+        dict[str, list[Flag]] | None, _convert("explains ranks below init_r; already applied")
+    ] = None
     alpha_pattern: Annotated[Any, _reject("is not defined for AdaLoRA")] = None
     lora_bias: Annotated[Any, _reject("is not defined for AdaLoRA")] = None
-    lora_alpha: Annotated[Number, _convert("scale alpha / (r + 1e-5), r from the tensors")] = 8
-    init_r: Annotated[Any, _accept("concerns training")] = None
+    lora_alpha: Annotated[
+        Number, Field(gt=0), _convert("scale alpha / (init_r + 1e-5), for pruned modules too")
+    ] = 8
+    init_r: Annotated[Count, _convert("see lora_alpha; checked against the tensors")] = 12
     target_r: Annotated[Any, _accept("concerns training")] = None
     tinit: Annotated[Any, _accept("concerns training")] = None
     tfinal: Annotated[Any, _accept("concerns training")] = None
@@ -206,12 +218,22 @@ class PrefixTuningSettings(PromptLearningSettings):
     init_weights: Annotated[Any, _accept("concerns training")] = None
 
 
-SettingsType = TypeVar("SettingsType", bound=Settings)
+SETTINGS: dict[str, type[Settings]] = {
+    "LORA": LoraSettings,
+    "ADALORA": AdaLoraSettings,
+    "IA3": Ia3Settings,
+    "LN_TUNING": NormSettings,
+    "PROMPT_TUNING": PromptTuningSettings,
+    "P_TUNING": PTuningSettings,
+    "PREFIX_TUNING": PrefixTuningSettings,
+    "POLY": PolySettings,
+}
+"""By peft_type; the rows are those of the methods."""
 
 
 def read_settings(
-    draft: Draft, settings_type: type[SettingsType], config: Mapping[str, Any]
-) -> SettingsType | None:
+    draft: Draft, settings_type: type[Settings], config: Mapping[str, Any]
+) -> Settings | None:
     """The options of a configuration; None, with the reasons, where their types are wrong."""
     try:
         settings = settings_type.model_validate(dict(config))

@@ -34,11 +34,10 @@ class NameMatcher:
     """PEFT's rule for module names: an expression over the whole path, or a list of endings."""
 
     def __init__(self, names: Names, draft: Draft) -> None:
-        self._draft = draft
         self.names = names if isinstance(names, list) else []
         self.is_everything = isinstance(names, str) and names.lower() == _ALL_LINEAR
         has_pattern = isinstance(names, str) and names != "" and not self.is_everything
-        self.pattern = Pattern(str(names)) if has_pattern else None
+        self.pattern = Pattern(str(names), draft.meter) if has_pattern else None
         self._names = frozenset(self.names)
 
     def __bool__(self) -> bool:
@@ -47,7 +46,7 @@ class NameMatcher:
     def matches(self, path: str) -> bool:
         """True where ``path`` is named; raises InvalidArtefactError as a Pattern does."""
         if self.pattern is not None:
-            return self.pattern.matches(path, self._draft.meter)
+            return self.pattern.matches(path)
         return self.is_everything or any(ending in self._names for ending in endings(path))
 
 
@@ -68,7 +67,9 @@ class Targets:
         self._layers = [layers] if isinstance(layers, int) else (layers or [])
         given: Names = getattr(settings, "layers_pattern", None)
         patterns = [given] if isinstance(given, str) else (given or [])
-        self._layer_patterns = [Pattern(rf"(?:.*\.)?(?:{text})") for text in patterns if text]
+        self._layer_patterns = [
+            Pattern(rf"(?:.*\.)?(?:{text})", draft.meter) for text in patterns if text
+        ]
 
     def report(self, paths: Sequence[str], site_paths: Sequence[str]) -> None:
         """Note targets that name nothing, modules that no target names, and targets unanswered.
@@ -101,7 +102,7 @@ class Targets:
         numbers = [i for i, step in enumerate(steps[:-1]) if step.isdecimal()]
         for pattern in self._layer_patterns:
             for i in numbers:
-                if pattern.matches(".".join(steps[:i]), self._draft.meter):
+                if pattern.matches(".".join(steps[:i])):
                     return int(steps[i])
         if self._layer_patterns:
             return None

@@ -44,20 +44,20 @@ def is_valid(expression: str) -> bool:
 @settings(deadline=None)
 @given(_EXPRESSIONS.filter(is_valid), st.text("ab1._ ", min_size=1, max_size=7))
 def test_an_expression_means_what_python_means(expression: str, text: str):
-    assert Pattern(expression).matches(text, Meter()) == bool(re.fullmatch(expression, text))
+    assert Pattern(expression, Meter()).matches(text) == bool(re.fullmatch(expression, text))
 
 
 @settings(deadline=None)
 @given(_EXPRESSIONS.filter(is_valid), st.text("ab1._", min_size=1, max_size=7))
 def test_an_ending_may_follow_any_dot(expression: str, text: str):
     expected = re.match(rf"(.*\.)?({expression})$", text)
-    assert Pattern(expression, is_ending=True).matches(text, Meter()) == bool(expected)
+    assert Pattern(expression, Meter(), is_ending=True).matches(text) == bool(expected)
 
 
 @pytest.mark.parametrize("expression", ["(a+)+b", "(a|a)*b", "(.*)*.*(.*)+b", "(a?){40}a{40}b"])
 def test_what_takes_python_for_ever_takes_no_time(expression: str):
     start = time.perf_counter()
-    assert not Pattern(expression).matches("a" * 200, Meter())
+    assert not Pattern(expression, Meter()).matches("a" * 200)
     assert time.perf_counter() - start < 5
 
 
@@ -78,14 +78,24 @@ def test_what_takes_python_for_ever_takes_no_time(expression: str):
 )
 def test_what_needs_memory_or_is_no_expression_is_refused(expression: str, words: str):
     with pytest.raises(InvalidArtefactError, match=words):
-        Pattern(expression)
+        Pattern(expression, Meter())
 
 
-def match_often(pattern: Pattern, meter: Meter) -> None:
+def match_often(pattern: Pattern) -> None:
     for _ in range(10_000):
-        pattern.matches("a" * 200, meter)
+        pattern.matches("a" * 200)
 
 
 def test_a_configuration_has_a_budget_of_steps():
     with pytest.raises(InvalidArtefactError, match=f"more than {MAX_STEPS} steps"):
-        match_often(Pattern("(a?){500}b"), Meter())
+        match_often(Pattern("(a?){500}b", Meter()))
+
+
+def read_many(meter: Meter) -> None:
+    for number in range(10_000):
+        Pattern(f"model.layers.{number}.self_attn.q_proj", meter, is_ending=True)
+
+
+def test_reading_expressions_spends_from_the_budget_too():
+    with pytest.raises(InvalidArtefactError, match=f"more than {MAX_STEPS} steps"):
+        read_many(Meter())

@@ -274,6 +274,18 @@ CASES = {
         "missing_tensor",
         r"lora_E",
     ),
+    "another initial rank": (
+        "llama-adalora",
+        option(init_r=4),
+        "rank_mismatch",
+        "rank 3; init_r and rank_pattern say 4",
+    ),
+    "more names than a model has": (
+        "llama-lora",
+        option(target_modules=["q_proj"] * 5001),
+        "unreadable",
+        "option 'target_modules",
+    ),
     "AdaLoRA's values in a row": (
         "llama-adalora",
         tensor(f"{Q}.lora_E", 1, 3),
