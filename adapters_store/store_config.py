@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,14 @@ def write_store_config(
             )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as opened:
-            yaml.safe_dump(document, opened, sort_keys=False)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, encoding="utf-8") as written:
+            yaml.safe_dump(document, written, sort_keys=False)
+            written.flush()
+            os.chmod(written.name, 0o644)
+            os.link(written.name, file)
     except OSError as error:
+        if file.exists():
+            raise ConflictError(f"{file} was written by another program meanwhile") from error
         raise UsageError(f"cannot write {file}: {error.strerror}") from error
     return file
 

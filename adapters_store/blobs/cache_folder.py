@@ -73,7 +73,7 @@ class CacheFolder:
         with file:
             fcntl.flock(file, fcntl.LOCK_SH)
             if _digest_of_file(file) != digest:
-                self.drop(digest)
+                self.drop(digest, file)
                 yield None
                 return
             _mark_used(file)
@@ -104,15 +104,17 @@ class CacheFolder:
                     os.unlink(temporary)
             yield file
 
-    def drop(self, digest: str) -> None:
-        """Remove a copy."""
+    def drop(self, digest: str, file: IO[bytes] | None = None) -> None:
+        """Remove a copy; with ``file`` only while it is that file, not a newer one."""
         path = self.path(digest)
         with locked(self._lock_path), suppress(FileNotFoundError):
-            num_bytes = path.stat().st_size
+            found = path.stat()
+            if file is not None and not os.path.samestat(found, os.fstat(file.fileno())):
+                return
             path.unlink()
             usage_bytes = self._usage_bytes()
             if usage_bytes is not None:
-                self._write_usage(usage_bytes - num_bytes)
+                self._write_usage(usage_bytes - found.st_size)
 
     def _keep(self, temporary: str, path: Path, num_bytes: int) -> None:
         with locked(self._lock_path):

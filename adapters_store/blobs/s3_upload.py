@@ -69,7 +69,7 @@ class Upload:
             upload
             for page in pages
             for upload in page.get("Uploads", ())
-            if upload["Key"] == self.key
+            if upload["Key"] == self.key and upload.get("ChecksumAlgorithm", "SHA256") == "SHA256"
         ]
         newest = max(found, key=lambda upload: upload["Initiated"], default=None)
         return None if newest is None else str(newest["UploadId"])

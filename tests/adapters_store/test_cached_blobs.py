@@ -177,6 +177,28 @@ def test_a_damaged_copy_is_fetched_again(origin, tmp_path, bad):
     assert kept(tmp_path) == {}
 
 
+def test_a_damaged_copy_is_fetched_once_for_many_readers(origin, tmp_path):
+    data = os.urandom(3_000_000)
+    digest = origin.put(data)
+    blobs = cached(origin, tmp_path, max_bytes=10_000_000)
+    blobs.get(digest)
+    blobs._cache.path(digest).write_bytes(data[:-1] + b"?")
+    barrier = threading.Barrier(16)
+    answers: list[bool] = []
+
+    def read() -> None:
+        barrier.wait()
+        answers.append(blobs.get(digest) == data)
+
+    threads = [threading.Thread(target=read) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [True] * 16
+    assert origin.num_reads == 2
+
+
 def test_least_recently_used_copies_leave_over_the_budget(origin, tmp_path):
     digests = origin.put_many([bytes([number]) * 100 for number in range(12)])
     blobs = cached(origin, tmp_path, max_bytes=1000)

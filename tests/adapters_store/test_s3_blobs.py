@@ -153,6 +153,15 @@ def test_a_part_that_arrived_with_other_bytes_is_sent_again(s3_bucket, blobs, tm
     assert blobs.get(digest) == LARGE
 
 
+def test_an_upload_that_another_program_began_its_own_way_is_left_alone(s3_bucket, blobs):
+    key = blobs.key(digest_of(LARGE))
+    for algorithm in ({}, {"ChecksumAlgorithm": "CRC32"}):
+        s3_bucket.client.create_multipart_upload(Bucket=s3_bucket.name, Key=key, **algorithm)
+    digest = blobs.put(LARGE)
+    assert blobs.get(digest) == LARGE
+    assert blobs.uploads(0, remove=False) >= 1
+
+
 def test_an_upload_that_another_writer_completed_is_enough(s3_bucket, blobs):
     other = S3Blobs(s3_bucket.location, endpoint_url=s3_bucket.server.url, part_bytes=1)
     num_sent: list[int] = []
