@@ -16,18 +16,22 @@ from sqlalchemy.schema import CreateSchema
 
 from adapters_store.catalog.database import IS_WRITE, LOCK_TIMEOUT_S, Database
 from adapters_store.catalog.postgres_url import PostgresUrl, parse_postgres_url
-from adapters_store.errors import CorruptStoreError, PatchbayError, UnavailableError
+from adapters_store.errors import CorruptStoreError, PatchbayError, UnavailableError, UsageError
 
 _POOL_SIZE = 4
 _MAX_OVERFLOW = 12
 _CONNECT_TIMEOUT_S = 10
 _IDLE_IN_TRANSACTION_S = 60
 _LOCK_NAMESPACE = "patchbay catalog writer"
-# The changes of an acknowledged transaction survive a crash, whatever the server's default is.
-_DURABLE = (
-    "SELECT set_config('synchronous_commit', 'on', false) "
-    "WHERE current_setting('synchronous_commit') = 'off'"
-)
+# Set within the session, so that a pooler that hands out sessions may stand between.
+_SESSION = """
+SELECT set_config('search_path', %(search_path)s, false),
+       set_config('lock_timeout', %(lock_timeout)s, false),
+       set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
+       CASE current_setting('synchronous_commit')
+           WHEN 'off' THEN set_config('synchronous_commit', 'on', false)
+       END
+"""
 _DENIED = "42501"
 _LOCK_TIMEOUT = "55P03"
 _DAMAGED = ("XX001", "XX002")
@@ -45,7 +49,7 @@ class PostgresDatabase(Database):
             if connection.get_execution_options().get(IS_WRITE, False):
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock_key})")
 
-        event.listen(engine, "connect", _configure)
+        event.listen(engine, "connect", self._configure)
         event.listen(engine, "begin", begin)
         super().__init__(
             self._url.location,
@@ -97,6 +101,23 @@ class PostgresDatabase(Database):
             )
         return None
 
+    def _configure(self, connection: Any, _record: Any) -> None:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise UsageError(
+                f"the catalog {self._url.location} is in a database of encoding {encoding}; "
+                "expected UTF8",
+                hint="Create a database for it with ENCODING 'UTF8' TEMPLATE template0.",
+            )
+        settings = {
+            "search_path": f'"{self._url.schema}"',
+            "lock_timeout": f"{LOCK_TIMEOUT_S:.0f}s",
+            "idle_timeout": f"{_IDLE_IN_TRANSACTION_S}s",
+        }
+        with connection.cursor() as cursor:
+            cursor.execute(_SESSION, settings)
+        connection.commit()
+
     def _make_schema(self) -> None:
         with self.read() as connection:
             if connection.dialect.has_schema(connection, self._url.schema):
@@ -111,16 +132,7 @@ class PostgresDatabase(Database):
 
 
 def _engine(url: PostgresUrl) -> Engine:
-    settings = {
-        "search_path": url.quoted_schema,
-        "lock_timeout": f"{LOCK_TIMEOUT_S:.0f}s",
-        "idle_in_transaction_session_timeout": f"{_IDLE_IN_TRANSACTION_S}s",
-    }
-    defaults = {
-        "application_name": "patchbay",
-        "connect_timeout": _CONNECT_TIMEOUT_S,
-        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-    }
+    defaults = {"application_name": "patchbay", "connect_timeout": _CONNECT_TIMEOUT_S}
     try:
         return create_engine(
             url.driver_url,
@@ -141,9 +153,3 @@ def _lock_key(schema: str) -> int:
     """The advisory lock of a schema's writer, a signed 64-bit number."""
     digest = hashlib.sha256(f"{_LOCK_NAMESPACE}/{schema}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
-
-
-def _configure(connection: Any, _record: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(_DURABLE)
-    connection.commit()

@@ -65,11 +65,6 @@ class PostgresUrl:
         )
 
     @property
-    def quoted_schema(self) -> str:
-        """The schema as SQL and the ``options`` of libpq read it."""
-        return f'"{self.schema}"'
-
-    @property
     def location(self) -> str:
         """``postgresql://user@host:port/database?schema=name``, without password or options."""
         user = f"{self.user}@" if self.user else ""

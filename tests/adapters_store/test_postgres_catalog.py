@@ -14,7 +14,7 @@ from sqlalchemy import text
 from adapters_store.catalog import database as database_module
 from adapters_store.catalog import open_catalog
 from adapters_store.catalog.schema import COUNTERS, GENERATION
-from adapters_store.errors import NotFoundError, PatchbayError, UnavailableError
+from adapters_store.errors import NotFoundError, PatchbayError, UnavailableError, UsageError
 
 SECRET = "s3cr3t-w0rd"
 
@@ -54,6 +54,19 @@ def test_a_missing_database_is_unavailable(postgres_url):
     path = urlsplit(postgres_url).path
     with pytest.raises(UnavailableError, match='database "absent" does not exist'):
         open_catalog(postgres_url.replace(f"{path}?", "/absent?"))
+
+
+def test_a_database_of_another_encoding_is_refused(postgres, postgres_url):
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(
+            "CREATE DATABASE patchbay_test_latin1 TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
+        )
+        try:
+            path = urlsplit(postgres_url).path
+            with pytest.raises(UsageError, match="encoding LATIN1; expected UTF8"):
+                open_catalog(postgres_url.replace(f"{path}?", "/patchbay_test_latin1?"))
+        finally:
+            connection.execute("DROP DATABASE patchbay_test_latin1 WITH (FORCE)")
 
 
 def test_a_user_who_may_not_create_is_told_what_to_grant(postgres, postgres_url):
@@ -135,14 +148,16 @@ def test_a_writer_that_waits_too_long_is_told(postgres_url, monkeypatch):
 
 def test_readers_never_write_and_commits_are_durable(postgres, postgres_url):
     catalog = open_catalog(postgres_url.replace("?", "?application_name=durable&"))
+    schema = postgres_url.rpartition("schema=")[2]
     with catalog.write() as connection:
         settings = {
             name: connection.execute(text(f"SHOW {name}")).scalar_one()
-            for name in ("synchronous_commit", "application_name", "lock_timeout")
+            for name in ("synchronous_commit", "application_name", "lock_timeout", "search_path")
         }
     assert settings == {
         "synchronous_commit": "on",
         "application_name": "durable",
+        "search_path": f'"{schema}"',
         "lock_timeout": f"{database_module.LOCK_TIMEOUT_S:.0f}s",
     }
     with pytest.raises(UnavailableError, match="read-only"), catalog.read() as connection:
