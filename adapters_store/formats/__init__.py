@@ -26,6 +26,7 @@ FORMATS: dict[str, str] = {
 
 EXPORTERS: dict[str, str] = {
     "peft": "adapters_store.formats.peft.export:export_peft",
+    "adapterhub": "adapters_store.formats.adapterhub.export:export_adapterhub",
 }
 """By format: (artefact, backbone, folder, bank or None) to a folder that its library loads."""
 

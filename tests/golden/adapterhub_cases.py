@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 POST_NORM = ("bart", "bert", "roberta")
@@ -48,6 +50,8 @@ def _everywhere() -> Iterator[Case]:
         yield Case(f"{backbone}-lora", ("lora", _LORA | matrices))
         yield Case(f"{backbone}-ia3", ("ia3", {"output_lora": True}))
         yield Case(f"{backbone}-prefix_tuning", ("prefix_tuning", _PREFIX), is_pickle=True)
+    for name in ("lora", "ia3"):
+        yield Case(f"gpt2-{name}_queries", (name, {"attn_matrices": ["q"]}))
     for backbone in ("bart", "llama"):
         prefix = ("prefix_tuning_flat", {"prefix_length": 3, "leave_out": [0]})
         yield Case(f"{backbone}-prefix_tuning_flat", prefix, is_pickle=True)
@@ -128,3 +132,11 @@ CASES = {
     case.name: case
     for case in (*_everywhere(), *_bottlenecks(), *_compacters(), *_unions_and_heads())
 }
+
+
+def folder_digest(folder: Path) -> str:
+    """One digest over the names and bytes of a folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
+    return digest.hexdigest()

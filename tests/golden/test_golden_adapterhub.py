@@ -3,61 +3,69 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from adapterhub_cases import CASES
+from adapterhub_cases import CASES, folder_digest
+from adapterhub_kit import (
+    CONVERTED,
+    FOLDER,
+    REJECTED,
+    convert_pickled,
+    exported,
+    imported,
+    source_of,
+)
 from golden_kit import GOLDEN, golden_backbone
 from safetensors.torch import load_file
 
 from adapters_store.formats import inspect
 from adapters_store.formats.importing import import_from
-from adapters_store.formats.pickles import convert_pickle
 from adapters_store.formats.source import FolderSource
 from training.reference import applied
 
-FOLDER = GOLDEN / "adapterhub"
-CONVERTED = [case for case in CASES.values() if not case.reject]
-REJECTED = [case for case in CASES.values() if case.reject]
+VERIFIED = json.loads((GOLDEN / "adapterhub_exports.json").read_text())
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cases that are saved as pickles, as the converter makes them."""
-    parent = tmp_path_factory.mktemp("adapterhub")
-    for case in CASES.values():
-        if case.is_pickle:
-            shutil.copytree(FOLDER / case.name / "adapter", parent / "pickled" / case.name)
-    return convert_pickle(parent / "pickled", parent / "converted").folder
-
-
-def source_of(case, converted: Path) -> FolderSource:
-    return FolderSource(converted / case.name if case.is_pickle else FOLDER / case.name / "adapter")
+    return convert_pickled(tmp_path_factory.mktemp("adapterhub"))
 
 
 @pytest.mark.parametrize("case", CONVERTED, ids=lambda case: case.name)
 def test_an_imported_adapter_computes_what_the_library_computed(case, converted: Path) -> None:
-    backbone = golden_backbone(case.backbone)
-    [(suffix, artefact)] = import_from(source_of(case, converted), backbone.record)
-    assert suffix == ""
+    backbone, artefact = golden_backbone(case.backbone), imported(case, converted)
     given = load_file(FOLDER / case.name / "expected.safetensors")
-    logits, hidden = given.pop("logits", None), given.pop("last_hidden_state", None)
+    logits, expected = given.pop("logits", None), given.pop("last_hidden_state", None)
     model = transformers.AutoModel.from_pretrained(backbone.folder).eval()
     with torch.inference_mode(), applied(model, backbone, artefact) as adapted:
         found = adapted(**given).last_hidden_state
         mask = given.get("attention_mask", torch.ones(found.shape[:2], dtype=torch.long))
         if logits is not None:
-            found, hidden = adapted.head(found, mask), logits
-    assert hidden is not None
-    assert found.shape == hidden.shape
-    num_tokens = mask.shape[1]
-    if logits is None and found.shape[1] >= num_tokens and "decoder_input_ids" not in given:
-        found, hidden = found[:, -num_tokens:][mask == 1], hidden[:, -num_tokens:][mask == 1]
-    torch.testing.assert_close(found, hidden, atol=TOLERANCE, rtol=0)
+            found, expected = adapted.head(found, mask), logits
+    assert expected is not None
+    assert found.shape == expected.shape
+    if logits is None and "decoder_input_ids" not in given:
+        num_tokens = mask.shape[1]
+        found, expected = found[:, -num_tokens:][mask == 1], expected[:, -num_tokens:][mask == 1]
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("case", CONVERTED, ids=lambda case: case.name)
+def test_an_export_is_what_the_library_was_held_to_and_loses_nothing(
+    case, converted: Path, tmp_path: Path
+) -> None:
+    artefact = imported(case, converted)
+    folder = exported(case, converted, tmp_path / "out")
+    assert folder_digest(folder) == VERIFIED[case.name]
+    record = golden_backbone(case.backbone).record
+    [(_, again)] = import_from(FolderSource(folder), record)
+    assert again.manifest.content_digest == artefact.manifest.content_digest
+    assert again.manifest.parts == artefact.manifest.parts
+    assert again.manifest.signature == artefact.manifest.signature
 
 
 @pytest.mark.parametrize("case", REJECTED, ids=lambda case: case.name)
@@ -81,10 +89,8 @@ def test_a_compacter_of_a_bare_model_names_the_rule_that_it_lost() -> None:
     assert "shared_parameters.task.phm_rule" in reason.message
 
 
-def test_a_head_brings_its_labels() -> None:
-    folder = FOLDER / "bert-head" / "adapter"
-    [(_, artefact)] = import_from(FolderSource(folder), golden_backbone("bert").record)
-    signature = artefact.manifest.signature
+def test_a_head_brings_its_labels(converted: Path) -> None:
+    signature = imported(CASES["bert-head"], converted).manifest.signature
     assert signature is not None
     assert (signature.task, signature.labels) == ("classification", ("cold", "mild", "warm"))
 
@@ -115,6 +121,7 @@ def test_methods_have_names_for_people(name: str, method: str) -> None:
 
 def test_every_case_has_a_folder_and_every_folder_a_case() -> None:
     assert {path.name for path in FOLDER.iterdir()} == set(CASES)
+    assert set(VERIFIED) == {case.name for case in CONVERTED}
 
 
 def test_no_golden_configuration_holds_an_absolute_path() -> None:

@@ -24,8 +24,8 @@ from adapters_store.primitives.bottleneck import BottleneckPart, Reads
 if TYPE_CHECKING:
     import torch
 
-_FLAGS = {"self": "mh_adapter", "cross": "cross_adapter", "ffn": "output_adapter"}
-_EPSILON = 1e-5
+FLAGS = {"self": "mh_adapter", "cross": "cross_adapter", "ffn": "output_adapter"}
+EPSILON = 1e-5
 _SCALINGS = ("learned", "channel")
 
 
@@ -75,7 +75,7 @@ def plan_bottleneck(member: Member, draft: Draft) -> None:
         draft.abandon("unsupported_option", message, f"{draft.scope}.scaling")
         return
     for place in blocks(member.layout, draft.shapes):
-        if not options[_FLAGS[place.kind]] or member.leaves_out(place.layer):
+        if not options[FLAGS[place.kind]] or member.leaves_out(place.layer):
             continue
         block = draft.shapes.block(place.name)
         reads = what_it_reads(options, is_post_norm=block.post_norm_path is not None)
@@ -89,7 +89,7 @@ def plan_bottleneck(member: Member, draft: Draft) -> None:
             activation=activation,
             reads=reads,
             scale=1.0 if isinstance(scaling, str) else float(scaling),
-            norm_eps=_EPSILON if options["ln_before"] else None,
+            norm_eps=EPSILON if options["ln_before"] else None,
         )
         draft.add(part, _recipes(member, stem, (block.width, part.rank), draft))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adapters_store.families.shapes import BackboneShapes
@@ -13,15 +13,19 @@ FlexPooling = Literal["cls", "last"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One type of model. Keys are ``stack.kind``, such as ``encoder.self``, and roles of sites.
+    """One type of model, for the library's ``adapter_class``.
 
-    ``bottlenecks`` are the modules that hold bottlenecks by the adapter's name, with ``{i}`` for
-    the layer's index; ``feed_forward`` gives a role the LoRA option that adapts it; ``prefixes``
-    are the library's names of attentions. ``no_prompts`` is the reason where prompts are missing;
+    Keys are ``stack.kind``, such as ``encoder.self``, and roles of sites. ``bottlenecks`` are the
+    modules that hold bottlenecks by the adapter's name, with ``{i}`` for the layer's index;
+    ``linear`` are the paths of linear maps where the library's transformers has others than the
+    family. ``feed_forward`` gives a role the LoRA option that adapts it; ``prefixes`` are the
+    library's names of attentions. ``no_prompts`` is the reason where prompts are missing;
     ``pooling`` is None where a head's vector is none of the primitive's.
     """
 
+    adapter_class: str
     bottlenecks: Mapping[str, str]
+    linear: Mapping[str, str] = field(default_factory=dict)
     feed_forward: Mapping[str, str] = field(
         default_factory=lambda: {"ffn.in": "intermediate_lora", "ffn.out": "output_lora"}
     )
@@ -45,6 +49,7 @@ class Place:
 
 
 _BERT = Layout(
+    adapter_class="BertAdapterModel",
     bottlenecks={
         "encoder.self": "encoder.layer.{i}.attention.output.adapters",
         "encoder.ffn": "encoder.layer.{i}.output.adapters",
@@ -54,6 +59,7 @@ _BERT = Layout(
     pooling="cls",
 )
 _BART = Layout(
+    adapter_class="BartAdapterModel",
     bottlenecks={
         "encoder.self": "encoder.layers.{i}.attention_adapters.adapters",
         "encoder.ffn": "encoder.layers.{i}.output_adapters.adapters",
@@ -68,6 +74,7 @@ _BART = Layout(
     },
 )
 _T5 = Layout(
+    adapter_class="T5AdapterModel",
     bottlenecks={
         "encoder.self": "encoder.block.{i}.layer.0.adapters",
         "encoder.ffn": "encoder.block.{i}.layer.1.adapters",
@@ -82,6 +89,7 @@ _T5 = Layout(
     },
 )
 _GPT2 = Layout(
+    adapter_class="GPT2AdapterModel",
     bottlenecks={
         "decoder.self": "h.{i}.attention_adapters.adapters",
         "decoder.ffn": "h.{i}.output_adapters.adapters",
@@ -90,6 +98,7 @@ _GPT2 = Layout(
     pooling="last",
 )
 _LLAMA = Layout(
+    adapter_class="LlamaAdapterModel",
     bottlenecks={
         "decoder.self": "layers.{i}.attention_adapters.adapters",
         "decoder.ffn": "layers.{i}.output_adapters.adapters",
@@ -99,9 +108,17 @@ _LLAMA = Layout(
     pooling="last",
 )
 _VIT = Layout(
+    adapter_class="ViTAdapterModel",
     bottlenecks={
         "encoder.self": "encoder.layer.{i}.attention_adapters.adapters",
         "encoder.ffn": "encoder.layer.{i}.output.output_adapters.adapters",
+    },
+    linear={
+        "encoder.self.q": "encoder.layer.{i}.attention.attention.query",
+        "encoder.self.k": "encoder.layer.{i}.attention.attention.key",
+        "encoder.self.v": "encoder.layer.{i}.attention.attention.value",
+        "encoder.ffn.in": "encoder.layer.{i}.intermediate.dense",
+        "encoder.ffn.out": "encoder.layer.{i}.output.dense",
     },
     prefixes={"encoder.self": "self_prefix"},
     no_prompts="",
@@ -109,15 +126,15 @@ _VIT = Layout(
 )
 LAYOUTS: dict[str, Layout] = {
     "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
+    "roberta": replace(_BERT, adapter_class="RobertaAdapterModel"),
+    "xlm-roberta": replace(_BERT, adapter_class="XLMRobertaAdapterModel"),
     "bart": _BART,
-    "mbart": _BART,
+    "mbart": replace(_BART, adapter_class="MBartAdapterModel"),
     "t5": _T5,
-    "mt5": _T5,
+    "mt5": replace(_T5, adapter_class="MT5AdapterModel"),
     "gpt2": _GPT2,
     "llama": _LLAMA,
-    "mistral": _LLAMA,
+    "mistral": replace(_LLAMA, adapter_class="MistralAdapterModel"),
     "vit": _VIT,
 }
 """By ``model_type``."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from adapters_store.families.site import Site
 from adapters_store.formats.adapterhub.draft import Draft
-from adapters_store.formats.adapterhub.layout import sites
+from adapters_store.formats.adapterhub.layout import Layout, sites
 from adapters_store.formats.adapterhub.member import Member
 from adapters_store.formats.adapterhub.recipe import Recipe, transposed
 from adapters_store.primitives.low_rank import LowRankPart
@@ -20,7 +20,7 @@ from adapters_store.primitives.scale import ScalePart
 if TYPE_CHECKING:
     import torch
 
-_PACKED = ("q", "k", "v")
+PACKED = ("q", "k", "v")
 
 
 def plan_lora(member: Member, draft: Draft) -> None:
@@ -39,14 +39,14 @@ def plan_lora(member: Member, draft: Draft) -> None:
         if not options[place.key] or member.leaves_out(place.layer):
             continue
         if matrix == "qkv":
-            chosen = tuple(letter in options["attn_matrices"] for letter in _PACKED)
+            chosen = tuple(letter in options["attn_matrices"] for letter in PACKED)
         elif place.kind != "ffn" and matrix not in options["attn_matrices"]:
             continue
         else:
             chosen = (True,)
         if any(chosen):
             _plan_site(member, site, chosen, draft)
-    inert = set(map(str, options["attn_matrices"])) - set(_PACKED)
+    inert = set(map(str, options["attn_matrices"])) - set(PACKED)
     if inert and options["selfattn_lora"]:
         message = f"attn_matrices names {sorted(inert)}, where `adapters` puts nothing"
         draft.note("unmatched_target", message, f"{draft.scope}.attn_matrices")
@@ -79,8 +79,8 @@ def _spread(vector: torch.Tensor, chosen: tuple[bool, ...], alpha: float) -> tor
     import torch
 
     slices = list(vector.flatten().chunk(sum(chosen)))
-    parts = [slices.pop(0) if is_chosen else torch.ones_like(slices[0]) for is_chosen in chosen]
-    values = torch.cat(parts)
+    ones = torch.ones_like(slices[0])
+    values = torch.cat([slices.pop(0) if is_chosen else ones for is_chosen in chosen])
     return values if alpha == 1 else values.float() * alpha
 
 
@@ -95,3 +95,9 @@ def _block_diagonal(found: Sequence[torch.Tensor], chosen: tuple[bool, ...]) -> 
             b[row : row + rank, column * width : (column + 1) * width] = factors.pop(0).T
             row += rank
     return b
+
+
+def linear_path(layout: Layout, site: Site) -> str:
+    """The library's path of a linear map, which an older transformers may have named otherwise."""
+    role = f"{site.stack}.{site.role}"
+    return layout.linear.get(role, site.module_path).format(i=site.layer)

@@ -53,11 +53,33 @@ def plan_members(document: Document, backbone: BackboneRecord, draft: Draft) -> 
             continue
         names.append(_name(config))
         known, planner = METHODS[architecture]
-        options = read_options(config, known, draft)
+        options = read_options(_without_unused_inverse(config, document, draft), known, draft)
         if options is not None:
             alpha = _alpha(document, options, draft)
             planner(Member(document.name, options, layout, alpha), draft)
     return names
+
+
+def _without_unused_inverse(
+    config: Mapping[str, Any], document: Document, draft: Draft
+) -> Mapping[str, Any]:
+    """The options of an old task adapter without the invertible one that they name and it lacks.
+
+    Old releases wrote a language adapter's inverse into the options of task adapters. The
+    library loads these without it; any other inverse stays in the options.
+    """
+    former = config.get("invertible_adapter")
+    if not former and not config.get("inv_adapter"):
+        return config
+    stem = f"invertible_adapters.{document.name}."
+    is_kept = any(key.startswith(stem) for key in draft.tensors)
+    names = ("invertible_adapter", "inv_adapter", "inv_adapter_reduction_factor")
+    others = {name: value for name, value in config.items() if name not in names}
+    if document.is_text_task and not is_kept:
+        message = "the options of a task adapter name an inverse; it was made without an inverse"
+        draft.note("recorded", message, f"{draft.scope}.inv_adapter")
+        return others
+    return {**others, "inv_adapter": config.get("inv_adapter") or former}
 
 
 def _name(config: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 POOL = "prefix_tuning."
 ALIAS = ".prefix_tuning.pool."
-_OPTIONAL = ("encoder_prefix", "cross_prefix")
+OPTIONAL = ("encoder_prefix", "cross_prefix")
 
 
 def plan_prefix(member: Member, draft: Draft) -> None:
@@ -43,7 +43,7 @@ def plan_prefix(member: Member, draft: Draft) -> None:
     places: dict[str, list[Attention]] = {}
     left_out: dict[str, list[Attention]] = {}
     for place in attentions(layout, draft.shapes):
-        if place.key not in _OPTIONAL or options[place.key]:
+        if place.key not in OPTIONAL or options[place.key]:
             group = left_out if member.leaves_out(place.layer) else places
             group.setdefault(place.key, []).append(draft.shapes.attention(place.name))
     for location, found in places.items():

@@ -7,6 +7,8 @@ from adapters_store.formats.adapterhub.member import Member
 from adapters_store.formats.adapterhub.recipe import as_stored
 from adapters_store.primitives.prompt import PromptPart
 
+PROMPT_KEY = "prompt_tuning.prompt_tunings.{name}.prompt_embedding.weight"
+
 
 def plan_prompt(member: Member, draft: Draft) -> None:
     """Add the rows, which pass neither the embedding's positions nor its norm."""
@@ -20,7 +22,6 @@ def plan_prompt(member: Member, draft: Draft) -> None:
         draft.abandon("unreadable", message, f"{draft.scope}.prompt_length")
         return
     place = draft.shapes.anatomy.inputs[0]
-    key = f"prompt_tuning.prompt_tunings.{member.name}.prompt_embedding.weight"
-    rows = draft.take(key, (num_tokens, place.width))
+    rows = draft.take(PROMPT_KEY.format(name=member.name), (num_tokens, place.width))
     part = PromptPart(input=place.name, num_tokens=num_tokens, has_positions=False)
     draft.add(part, [as_stored(rows)])
