@@ -206,14 +206,27 @@ class Store(LedgerStore):
             )
 
     def delete(
-        self, reference: str | Reference, *, actor: str = "local", reason: str = ""
+        self,
+        reference: str | Reference,
+        *,
+        actor: str = "local",
+        reason: str = "",
+        dry_run: bool = False,
     ) -> builtins.list[Version]:
         """Delete one version, or all of a bare ``tenant/name``; returns what was deleted.
 
         Bytes, aliases and history stay, so that ``restore`` is exact; a reference to a deleted
-        version raises DeletedError. Raises NotFoundError, DeletedError where nothing is left to
-        delete, ConflictError where live routings depend on the bank.
+        version raises DeletedError. With ``dry_run`` everything is undone at once. Raises
+        NotFoundError, DeletedError where nothing is left to delete, ConflictError where live
+        routings depend on the bank.
         """
+        if dry_run:
+            with self._database.write() as connection:
+                found = deletion.delete(
+                    Journal(connection, actor), parsed(reference), reason=reason
+                )
+                connection.rollback()
+            return found
         with self._change(actor) as change:
             return deletion.delete(change, parsed(reference), reason=reason)
 

@@ -1,4 +1,4 @@
-"""Adapters of other tools: ``inspect`` and ``import``."""
+"""Adapters of other tools come in: ``inspect`` and ``import``."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ KINDS = ("adapter", "bank", "routing")
 @click.command("ls")
 @click.option("--tenant", help="Only names of this tenant.")
 @click.option("--kind", type=click.Choice(KINDS), help="Only artefacts of this kind.")
+@click.option("--tag", metavar="KEY[=VALUE]", help="Only names or versions with this tag.")
 @click.option("--limit", default=100, show_default=True, help="Names per page.")
 @click.option("--after", metavar="NAME", help="Continue after this tenant/name.")
 @json_option
@@ -28,13 +29,14 @@ def list_names(
     location: str,
     tenant: str | None,
     kind: Any,
+    tag: str | None,
     limit: int,
     after: str | None,
     as_json: bool,
 ) -> None:
     """List names with their newest version. Example: patchbay adapters ls --tenant acme"""
     with open_store(location) as store:
-        found = store.list(tenant=tenant, kind=kind, limit=limit, after=after)
+        found = store.list(tenant=tenant, kind=kind, limit=limit, after=after, tag=tag)
     if as_json:
         print_json([version.as_json() for version in found])
     else:

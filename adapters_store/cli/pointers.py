@@ -1,10 +1,12 @@
-"""Moving names' pointers: ``alias``."""
+"""What is set on names and versions: ``alias`` and ``tag``."""
 
 from __future__ import annotations
 
 import click
 
-from adapters_store.cli.options import open_store, reason_option, store_option
+from adapters_store.cli.options import json_option, open_store, reason_option, store_option
+from adapters_store.errors import UsageError
+from adapters_store.printing import print_json, print_table
 
 
 @click.command("alias")
@@ -34,3 +36,38 @@ def alias(
         )
     click.echo(f"{found.full_name}@{alias}")
     click.echo(f"{found.full_name}@{alias} is now version {found.number}", err=True)
+
+
+@click.command("tag")
+@click.argument("reference")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--remove", "removed", multiple=True, metavar="KEY", help="Remove this tag.")
+@json_option
+@store_option
+def tag(
+    location: str,
+    reference: str,
+    settings: tuple[str, ...],
+    removed: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Set and remove tags of a tenant/name or of one version, and print those that are left.
+
+    Example: patchbay adapters tag acme/redact-email:3 stage=canary --remove draft
+    """
+    from adapters_store.ledger.tags import parse_tag
+
+    chosen = [parse_tag(text) for text in settings]
+    for key, value in chosen:
+        if value is None:
+            raise UsageError(f"tag {key!r} has no value; expected KEY=VALUE")
+    with open_store(location) as store:
+        for key, value in chosen:
+            store.tags.set(reference, key, value or "")
+        for key in removed:
+            store.tags.remove(reference, key)
+        found = store.tags.list(reference)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(list(found.items()))

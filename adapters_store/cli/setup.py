@@ -1,13 +1,60 @@
-"""What a store is made of: ``backbones``."""
+"""What a store is made of: ``init`` and ``backbones``."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from adapters_store.cli.options import json_option, open_store, store_option
 from adapters_store.printing import print_json, print_table
+
+
+@click.command("init")
+@click.option("--catalog", metavar="PLACE", help="SQLite file or postgresql:// URL.")
+@click.option("--blobs", metavar="PLACE", help="Folder or s3://bucket/prefix.")
+@click.option("--s3-endpoint-url", metavar="URL", help="Another service than AWS.")
+@click.option("--s3-region", metavar="REGION")
+@click.option("--cache-folder", metavar="FOLDER", help="Keep copies of remote blobs here.")
+@click.option("--cache-bytes", type=click.IntRange(min=1), help="Budget of the copies.")
+@click.option("--restore-window-days", type=click.FloatRange(min=0))
+@json_option
+@store_option
+def init(
+    location: str,
+    catalog: str | None,
+    blobs: str | None,
+    s3_endpoint_url: str | None,
+    s3_region: str | None,
+    cache_folder: str | None,
+    cache_bytes: int | None,
+    restore_window_days: float | None,
+    as_json: bool,
+) -> None:
+    """Make a store: write its store.yaml and its catalog.
+
+    Values may name environment variables, as passwords should: 'postgresql://app:${PASSWORD}@db/x'.
+
+    Example: patchbay adapters init --store /srv/patchbay --blobs s3://adapters/prod
+    """
+    from adapters_store.store_config import write_store_config
+
+    settings: dict[str, Any] = {
+        "s3": {"endpoint_url": s3_endpoint_url, "region": s3_region},
+        "cache": {"folder": cache_folder, "max_bytes": cache_bytes},
+    }
+    settings = {
+        section: {key: value for key, value in values.items() if value is not None}
+        for section, values in settings.items()
+    } | {"restore_window_days": restore_window_days}
+    given = {key: value for key, value in settings.items() if value not in ({}, None)}
+    file = write_store_config(location, catalog=catalog, blobs=blobs, settings=given)
+    open_store(location, create=True).close()
+    if as_json:
+        print_json({"config": str(file)})
+    else:
+        click.echo(str(file))
 
 
 @click.group("backbones")

@@ -25,6 +25,7 @@ FORMATS: dict[str, str] = {
 }
 
 EXPORTERS: dict[str, str] = {
+    "patchbay": "adapters_store.formats.native:export_native",
     "peft": "adapters_store.formats.peft.export:export_peft",
     "adapterhub": "adapters_store.formats.adapterhub.export:export_adapterhub",
 }

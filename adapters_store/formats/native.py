@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from adapters_store.artefact import Artefact
-from adapters_store.backbone import BackboneRecord
-from adapters_store.errors import InvalidArtefactError, UsageError
+from pathlib import Path
+
+from adapters_store.artefact import Artefact, write_artefact
+from adapters_store.backbone import Backbone, BackboneRecord
+from adapters_store.errors import ConflictError, InvalidArtefactError, UsageError
 from adapters_store.formats.inspection import ImportOptions, Inspection, Plan
 from adapters_store.formats.source import Source, read_file, read_tensor_table
 from adapters_store.limits import DEFAULT_LIMITS, Limits
@@ -71,6 +73,25 @@ def read_native(
     _refuse_options(source, options or ImportOptions())
     manifest = read_manifest(source, limits)
     return Artefact(manifest, read_file(source, DATA_FILE, limits.max_data_bytes))
+
+
+def export_native(
+    artefact: Artefact,
+    backbone: Backbone | BackboneRecord,
+    folder: str | Path,
+    bank: Artefact | None = None,
+) -> Path:
+    """Write manifest and data as they are, to a folder that ``push`` takes.
+
+    A routing's bank is an artefact of its own and stays where it is. Raises ConflictError for a
+    folder with files.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConflictError(
+            f"{target} is not an empty folder", hint="Give a new folder to export to."
+        )
+    return write_artefact(artefact, target).parent
 
 
 def is_native(source: Source) -> bool:

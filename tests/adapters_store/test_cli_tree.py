@@ -14,25 +14,50 @@ IMPORT = [
 STORE, LISTING = ["location"], ["as_json", "location"]
 ALIASES = ["given", "no_alias"]
 TREE: dict[str, list[str]] = {
-    "ls": ["after", "kind", "limit", "tenant", *LISTING],
+    "ls": ["after", "kind", "limit", "tag", "tenant", *LISTING],
     "show": ["reference", *LISTING],
     "resolve": ["at", "reference", *LISTING],
     "history": ["alias", "name", *LISTING],
     "diff": ["left", "right", *LISTING],
+    "lineage": ["reference", *LISTING],
     "inspect": ["backbone", "source", *IMPORT, *LISTING],
     "import": ["backbone", "dry_run", "name", "source", *ALIASES, *IMPORT, *LISTING],
+    "export": ["folder", "form", "reference", *STORE],
+    "convert": ["as_json", "folder", "out"],
     "push": ["backbone_folder", "folder", "name", *ALIASES, *LISTING],
     "pull": ["folder", "reference", *STORE],
     "alias": ["alias", "evidence", "expected", "name", "reason", "version", *STORE],
-    "rm": ["reason", "reference", "yes", *STORE],
+    "tag": ["reference", "removed", "settings", *LISTING],
+    "evaluate": [
+        "data_digest", "metric", "notes", "num_examples", "reference", "seed", "split", "value",
+        *LISTING,
+    ],
+    "evaluations": ["reference", *LISTING],
+    "pin": ["owner", "reason", "reference", *LISTING],
+    "unpin": ["owner", "reference", *STORE],
+    "pins": ["owner", *LISTING],
+    "rm": ["dry_run", "reason", "reference", "yes", *STORE],
     "restore": ["reference", *STORE],
+    "gc": ["days", "dry_run", "yes", *LISTING],
     "verify": ["is_all", "reference", *LISTING],
+    "audit ls": ["after", "kind", "limit", "tenant", *LISTING],
+    "audit verify": ["expect", *LISTING],
+    "webhooks add": ["allow_private", "events", "secret_file", "tenant", "url", *LISTING],
+    "webhooks ls": ["tenant", *LISTING],
+    "webhooks rm": ["webhook", "yes", *STORE],
+    "webhooks deliver": LISTING,
+    "webhooks dead": ["webhook", *LISTING],
+    "webhooks redeliver": ["sequence", "webhook", *STORE],
     "sign": ["key", "reference", *LISTING],
     "keys new": ["as_json", "file"],
     "keys show": ["as_json", "file"],
+    "init": [
+        "blobs", "cache_bytes", "cache_folder", "catalog", "restore_window_days",
+        "s3_endpoint_url", "s3_region", *LISTING,
+    ],
     "backbones ls": LISTING,
     "backbones add": ["folder", "name", *LISTING],
-}
+}  # fmt: skip
 
 
 def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
