@@ -6,12 +6,7 @@ import hashlib
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import (
-    DBAPIError,
-    InterfaceError,
-    InternalError,
-    OperationalError,
-)
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.schema import CreateSchema
 
 from adapters_store.catalog.database import IS_WRITE, LOCK_TIMEOUT_S, Database
@@ -21,17 +16,11 @@ from adapters_store.errors import CorruptStoreError, PatchbayError, UnavailableE
 _POOL_SIZE = 4
 _MAX_OVERFLOW = 12
 _CONNECT_TIMEOUT_S = 10
-_IDLE_IN_TRANSACTION_S = 60
 _LOCK_NAMESPACE = "patchbay catalog writer"
-# Set within the session, so that a pooler that hands out sessions may stand between.
-_SESSION = """
-SELECT set_config('search_path', %(search_path)s, false),
-       set_config('lock_timeout', %(lock_timeout)s, false),
-       set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
-       CASE current_setting('synchronous_commit')
-           WHEN 'off' THEN set_config('synchronous_commit', 'on', false)
-       END
-"""
+# A client that is gone loses its locks within two minutes. One that is there may do much between
+# two statements, such as removing blobs, for which it must keep the writer's lock.
+_KEEPALIVES = {"tcp_keepalives_idle": 60, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 6}
+_IDLE_IN_TRANSACTION_S = 1800
 _DENIED = "42501"
 _LOCK_TIMEOUT = "55P03"
 _DAMAGED = ("XX001", "XX002")
@@ -112,10 +101,17 @@ class PostgresDatabase(Database):
         settings = {
             "search_path": f'"{self._url.schema}"',
             "lock_timeout": f"{LOCK_TIMEOUT_S:.0f}s",
-            "idle_timeout": f"{_IDLE_IN_TRANSACTION_S}s",
+            "idle_in_transaction_session_timeout": f"{_IDLE_IN_TRANSACTION_S}s",
+            **_KEEPALIVES,
         }
+        # Within the session, so that a pooler that hands out sessions may stand between.
+        chosen = ", ".join(f"set_config('{name}', %({name})s, false)" for name in settings)
         with connection.cursor() as cursor:
-            cursor.execute(_SESSION, settings)
+            cursor.execute(
+                f"SELECT {chosen}, CASE current_setting('synchronous_commit') "
+                "WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END",
+                {name: str(value) for name, value in settings.items()},
+            )
         connection.commit()
 
     def _make_schema(self) -> None:

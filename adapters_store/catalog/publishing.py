@@ -103,11 +103,7 @@ def publish_many(
 
 def check_bank_is_live(connection: Connection, bank: str) -> None:
     """Raise IncompatibleError where no live version holds that bank."""
-    if bank not in lookups.live_artefacts(connection, [bank]):
-        raise IncompatibleError(
-            f"the routing's bank {bank} is not in the store, or was deleted",
-            hint="Publish or restore the bank first.",
-        )
+    _check_live(connection, [bank])
 
 
 def _check_banks(connection: Connection, manifests: Sequence[Manifest]) -> None:
@@ -119,10 +115,17 @@ def _check_banks(connection: Connection, manifests: Sequence[Manifest]) -> None:
             earlier.add(manifest.digest)
         elif manifest.bank is not None and manifest.bank not in earlier:
             elsewhere[manifest.bank] = None
-    live = lookups.live_artefacts(connection, elsewhere)
-    for bank in elsewhere:
+    _check_live(connection, list(elsewhere))
+
+
+def _check_live(connection: Connection, banks: Sequence[str]) -> None:
+    live = lookups.live_artefacts(connection, banks)
+    for bank in banks:
         if bank not in live:
-            check_bank_is_live(connection, bank)
+            raise IncompatibleError(
+                f"the routing's bank {bank} is not in the store, or was deleted",
+                hint="Publish or restore the bank first.",
+            )
 
 
 def _add_artefacts(journal: Journal, manifests: Sequence[Manifest]) -> None:
