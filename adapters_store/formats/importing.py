@@ -72,7 +72,7 @@ def build(
             tensors=tensors,
             signature=None if planned.kind == "bank" else _signature(planned, backbone, options),
             bank=bank if planned.kind == "routing" else None,
-            provenance=_provenance(plan.inspection, source, notes, options.provenance),
+            provenance=_provenance(plan.inspection, planned, source, notes, options.provenance),
         )
         if planned.kind == "bank":
             bank = artefact.digest
@@ -120,7 +120,11 @@ def _refuse_idle_options(options: ImportOptions, *, has_head: bool) -> None:
 
 
 def _provenance(
-    inspection: Inspection, source: Source, notes: Sequence[Reason], given: Mapping[str, Any]
+    inspection: Inspection,
+    planned: PlannedArtefact,
+    source: Source,
+    notes: Sequence[Reason],
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
     about = {
         "source": source.location,
@@ -128,5 +132,6 @@ def _provenance(
         "format": inspection.format,
         "method": inspection.method,
         "notes": [note.as_json() for note in notes],
+        "paths": dict(planned.paths),
     }
     return {**given, "imported": about}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,13 +89,15 @@ class Piece:
 @dataclass(frozen=True, slots=True)
 class PlannedArtefact:
     """One artefact to build. ``suffix`` is appended to the name that a person gives; a routing
-    stands behind the bank that it mixes."""
+    stands behind the bank that it mixes. ``paths`` keep, by canonical name, what the source calls a
+    place."""
 
     kind: Kind
     parts: tuple[Part, ...]
     pieces: tuple[Piece, ...]
     suffix: str = ""
     labels: tuple[str, ...] = ()
+    paths: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

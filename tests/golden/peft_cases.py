@@ -124,6 +124,9 @@ CASES: dict[str, Case] = {
     "roberta-lora-classifier": Case(
         "roberta", "SEQ_CLS", _lora(target_modules=["query", "value"], use_rslora=True)
     ),
+    "roberta-lora-biases": Case(
+        "roberta", "SEQ_CLS", _lora(target_modules=["query", "output.dense"], bias="all")
+    ),
     "llama-ia3": Case("llama", "CAUSAL_LM", _ia3(["k_proj", "v_proj", "down_proj"], ["down_proj"])),
     "gpt2-ia3": Case("gpt2", "CAUSAL_LM", _ia3(["c_attn", "mlp.c_proj"], ["mlp.c_proj"])),
     "t5-ia3": Case("t5", "SEQ_2_SEQ_LM", _ia3(["k", "v", "wo"], ["wo"])),

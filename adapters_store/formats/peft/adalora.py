@@ -25,6 +25,7 @@ def plan(draft: Draft, settings: AdaLoraSettings) -> None:
     """
     check_initialisation(draft, settings)
     saved.refuse_embeddings(draft)
+    biases.drop_copies(draft, settings.bias)
     placed = list(sites(draft, group(draft, (A, B, E, BASE_BIAS)), settings.task_type))
     for module, site in placed:
         stored = draft.tensors.get(module.name(A))

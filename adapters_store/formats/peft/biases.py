@@ -39,6 +39,24 @@ def plan_site(
         draft.add(part, piece(name, partial(scaled, scale=added_scale), added))
 
 
+def drop_copies(draft: Draft, bias: Bias) -> None:
+    """Leave out what ``bias="all"`` saves of whole modules besides the modules themselves.
+
+    PEFT then keeps the biases of its wrapper's two copies too: the trained one, which the module's
+    own name repeats, and the original, which computes nothing.
+    """
+    copies = [
+        name
+        for name in draft.tensors
+        if name.endswith(".bias") and (".modules_to_save." in name or ".original_module." in name)
+    ]
+    if bias == "all" and copies:
+        for name in copies:
+            draft.tensors.pop(name)
+        message = f"{len(copies)} biases are copies of saved modules; they are not imported"
+        draft.note("unused_tensor", message, copies[0])
+
+
 def plan_others(draft: Draft, bias: Bias) -> None:
     """Add the biases of modules that are not adapted, which ``bias="all"`` saves as well."""
     if bias != "all":

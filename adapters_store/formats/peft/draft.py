@@ -63,6 +63,7 @@ class Draft:
         self.notes: list[Reason] = []
         self.parts: list[Part] = []
         self.pieces: list[Piece] = []
+        self.paths: dict[str, str] = {}
         self.artefacts: list[PlannedArtefact] = []
 
     @cached_property
@@ -151,7 +152,11 @@ class Draft:
     def _adapter(self) -> tuple[PlannedArtefact, ...]:
         if not self.parts:
             return ()
-        return (PlannedArtefact("adapter", tuple(self.parts), tuple(self.pieces)),)
+        return (
+            PlannedArtefact(
+                "adapter", tuple(self.parts), tuple(self.pieces), paths=dict(self.paths)
+            ),
+        )
 
 
 def describe(tensor: StoredTensor) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from adapters_store.errors import RejectedArtefactError
 from adapters_store.formats.peft.outgoing import Outgoing
-from adapters_store.formats.peft.prefix import own_attentions, pair_of
+from adapters_store.formats.peft.prefix import own_attentions, pair_of, sliding_window
 from adapters_store.formats.peft.prompt import PREFIX, ROWS
 from adapters_store.primitives.override import OverridePart
 from adapters_store.primitives.prefix import PrefixPart
@@ -42,6 +42,11 @@ def fill_prefix(outgoing: Outgoing) -> None:
     import torch
 
     _refuse_overrides(outgoing)
+    if (window := sliding_window(outgoing.backbone)) is not None:
+        raise RejectedArtefactError(
+            f"PEFT's rows are hidden from tokens behind the attention window of {window}; the "
+            "artefact's are seen by all"
+        )
     anatomy = outgoing.shapes.anatomy
     places, is_behind_encoder = own_attentions(anatomy), len(anatomy.inputs) == 2
     parts = {part.attention: part for part in outgoing.parts(PrefixPart)}

@@ -36,6 +36,7 @@ def plan(draft: Draft, settings: LoraSettings) -> None:
     """Add what the adapter becomes to ``draft``, or the reasons why it cannot be."""
     check_initialisation(draft, settings)
     saved.refuse_embeddings(draft)
+    biases.drop_copies(draft, settings.bias)
     try:
         scales = Scales(draft, settings)
     except InvalidArtefactError as error:

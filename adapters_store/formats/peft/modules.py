@@ -91,7 +91,7 @@ def sites(
             problem = f"and {seen[site.name]!r} are both site {site.name!r}"
             _refuse(draft, module, "extra_tensor", problem)
         else:
-            seen[site.name] = module.path
+            seen[site.name] = draft.paths[site.name] = module.path
             yield module, site
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 A, B, ROUTER = ".poly_lora_A", ".poly_lora_B", ".poly_router.module_logits"
+MAX_TASKS = 2000
 _GATE_OFFSET = 1e-12
 """PEFT adds this to the sum that normalises a gate."""
 
@@ -49,6 +50,10 @@ def plan(draft: Draft, settings: PolySettings) -> None:
     saved.plan(draft, settings)
     report_targets(draft, settings, placed)
     task = draft.options.poly_task
+    if settings.n_tasks > MAX_TASKS:
+        message = f"n_tasks is {settings.n_tasks}; at most {MAX_TASKS} are imported at once"
+        draft.reject("too_large", message, "n_tasks")
+        return
     if task is not None and task not in range(settings.n_tasks):
         draft.reject(
             "unsupported_option",
@@ -99,7 +104,9 @@ def _add_bank(draft: Draft, settings: PolySettings, banks: Sequence[_Bank]) -> N
             piece(f"{name}/mixture/b", as_stored, bank.b),
         )
     draft.artefacts.append(
-        PlannedArtefact("bank", tuple(draft.parts), tuple(draft.pieces), suffix="-bank")
+        PlannedArtefact(
+            "bank", tuple(draft.parts), tuple(draft.pieces), suffix="-bank", paths=draft.paths
+        )
     )
     routing = RoutingPart(
         sites=tuple(bank.site.name for bank in banks), num_skills=skills, num_heads=heads

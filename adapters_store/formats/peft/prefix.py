@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from adapters_store.backbone import BackboneRecord
 from adapters_store.families.anatomy import Anatomy, Attention
 from adapters_store.formats.peft import saved
 from adapters_store.formats.peft.draft import Draft, piece
@@ -38,6 +39,13 @@ def plan(draft: Draft, settings: PrefixTuningSettings) -> None:
         if found not in (None, expected):
             message = f"{option} is {found}; the {stack} of {draft.backbone.name!r} has {expected}"
             draft.reject("incompatible", message, option)
+    if (window := sliding_window(draft.backbone)) is not None:
+        draft.reject(
+            "incompatible",
+            f"the attention window of {draft.backbone.name!r} ({window} tokens) hides PEFT's rows "
+            "from tokens behind it; a prefix part is seen by all",
+            "sliding_window",
+        )
     is_behind_encoder = len(anatomy.inputs) == 2
     if (submodules(settings) == 2) != is_behind_encoder:
         draft.reject(
@@ -59,6 +67,12 @@ def plan(draft: Draft, settings: PrefixTuningSettings) -> None:
             piece(f"{place.name}/prefix/value", partial(cut, index=2 * pair + 1), rows),
         )
     saved.plan(draft, settings, PREFIX)
+
+
+def sliding_window(backbone: BackboneRecord) -> int | None:
+    """How many tokens back an attention of the backbone sees, None where it sees all."""
+    window = backbone.config.get("sliding_window")
+    return window if window and backbone.config.get("use_sliding_window", True) else None
 
 
 def own_attentions(anatomy: Anatomy) -> list[Attention]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from adapters_store.errors import InvalidArtefactError
 from adapters_store.families.site import Site
 from adapters_store.formats.peft.draft import Draft
 from adapters_store.formats.peft.modules import Module
 from adapters_store.formats.peft.patterns import Pattern
-from adapters_store.formats.peft.settings import Names, TargetSettings
+from adapters_store.formats.peft.settings import FactorSettings, Names, TargetSettings
 
 _ALL_LINEAR = "all-linear"
 
@@ -63,9 +62,11 @@ class Targets:
         self._draft = draft
         self._targets = NameMatcher(settings.target_modules, draft)
         self._excluded = NameMatcher(settings.exclude_modules, draft)
-        layers: Any = getattr(settings, "layers_to_transform", None)
+        layers: int | list[int] | None = None
+        given: Names = None
+        if isinstance(settings, FactorSettings):
+            layers, given = settings.layers_to_transform, settings.layers_pattern
         self._layers = [layers] if isinstance(layers, int) else (layers or [])
-        given: Names = getattr(settings, "layers_pattern", None)
         patterns = [given] if isinstance(given, str) else (given or [])
         self._layer_patterns = [
             Pattern(rf"(?:.*\.)?(?:{text})", draft.meter) for text in patterns if text

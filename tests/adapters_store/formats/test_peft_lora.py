@@ -229,3 +229,10 @@ def test_a_missing_layer_is_no_defect(tmp_path: Path):
     inspection = verdict(changed(tmp_path, "llama-lora", change), "llama")
     assert inspection.verdict == "convert"
     assert "layers.0.self_attn.v_proj' is targeted" in notes(inspection)["unmatched_target"]
+
+
+def test_the_paths_of_the_source_are_kept_as_provenance():
+    ((_, artefact),) = import_from(FolderSource(GOLDEN / "peft" / "llama-lora"), LLAMA.record)
+    paths = artefact.manifest.provenance["imported"]["paths"]
+    assert paths["decoder.1.self.v"] == "model.layers.1.self_attn.v_proj"
+    assert set(paths) == {part.site for part in artefact.manifest.low_rank_parts}

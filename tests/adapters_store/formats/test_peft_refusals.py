@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from golden_kit import golden_backbone
+from golden_kit import GOLDEN, golden_backbone
 from peft_kit import (
     LAYER,
     Q,
@@ -25,6 +26,7 @@ from peft_kit import (
 )
 
 from adapters_store.errors import InvalidArtefactError, RejectedArtefactError
+from adapters_store.formats import inspect
 from adapters_store.formats.importing import import_from
 from adapters_store.formats.peft.settings import LoraSettings, rule_of
 from adapters_store.formats.reasons import REASONS
@@ -352,6 +354,12 @@ CASES = {
         "missing_tensor",
         "module_logits",
     ),
+    "more tasks than are imported at once": (
+        "llama-poly",
+        option(n_tasks=2001),
+        "too_large",
+        "n_tasks is 2001",
+    ),
     "another routing": ("llama-poly", option(poly_type="top-k"), "unreadable", "poly_type"),
 }
 
@@ -432,6 +440,23 @@ def test_a_configuration_that_is_none_is_unreadable(text: str, tmp_path: Path):
     (tmp_path / "adapter_config.json").write_text(text)
     (reason,) = verdict(tmp_path, "llama").reasons
     assert reason.code == "unreadable"
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_prefix_behind_an_attention_window_is_refused(is_used: bool):
+    record = golden_backbone("llama").record
+    config = {**record.config, "sliding_window": 16, "use_sliding_window": is_used}
+    source = FolderSource(GOLDEN / "peft" / "llama-prefix")
+    found = inspect(source, replace(record, config=config))
+    assert found.verdict == ("reject" if is_used else "convert")
+    if is_used:
+        assert "attention window" in found.reasons[0].message
+
+
+def test_an_expression_that_cannot_be_read_leaves_no_orientation(tmp_path: Path):
+    change = option(feedforward_modules="(?=d)down_proj")
+    (reason,) = verdict(changed(tmp_path, "llama-ia3", change), "llama").reasons
+    assert (reason.code, reason.where) == ("unsupported_option", "feedforward_modules")
 
 
 def test_values_are_checked_when_they_are_read(tmp_path: Path):
