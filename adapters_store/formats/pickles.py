@@ -120,12 +120,13 @@ def _new_name(name: str) -> str | None:
 
 @contextmanager
 def _made_whole(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its name at the end, or vanishes."""
+    """A folder beside ``target`` that takes its name at the end, readable by all, or vanishes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield partial
-        partial.chmod(0o755)
+        for path in (partial, *partial.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

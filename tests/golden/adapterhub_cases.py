@@ -64,6 +64,16 @@ def _everywhere() -> Iterator[Case]:
         yield Case(f"{backbone}-prompt_tuning", ("prompt_tuning", {"prompt_length": 3}))
 
 
+def _relatives() -> Iterator[Case]:
+    """Types of model that share a layout with one above."""
+    for backbone in ("mbart", "mistral", "mt5", "xlmr"):
+        cross = {"cross_adapter": True} if backbone in ("mbart", "mt5") else {}
+        config = ("double_seq_bn", {"original_ln_before": True} | cross)
+        yield Case(f"{backbone}-double_seq_bn", config)
+        yield Case(f"{backbone}-lora", ("lora", _LORA))
+        yield Case(f"{backbone}-prefix_tuning", ("prefix_tuning", _PREFIX), is_pickle=True)
+
+
 def _bottlenecks() -> Iterator[Case]:
     changes: dict[str, dict[str, Any]] = {
         "learned": {"scaling": "learned"},
@@ -130,7 +140,8 @@ def _unions_and_heads() -> Iterator[Case]:
 
 CASES = {
     case.name: case
-    for case in (*_everywhere(), *_bottlenecks(), *_compacters(), *_unions_and_heads())
+    for group in (_everywhere, _relatives, _bottlenecks, _compacters, _unions_and_heads)
+    for case in group()
 }
 
 

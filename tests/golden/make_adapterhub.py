@@ -87,7 +87,7 @@ def make_inputs(model: PreTrainedModel) -> dict[str, torch.Tensor]:
         return {"pixel_values": torch.randn(shape, generator=generator)}
     ids = torch.randint(3, config.vocab_size, (2, 7), generator=generator)
     mask = torch.ones_like(ids)
-    if config.model_type not in ("gpt2", "llama"):
+    if config.model_type not in ("gpt2", "llama", "mistral"):
         ids[1, 5:], mask[1, 5:] = config.pad_token_id, 0
     inputs = {"input_ids": ids, "attention_mask": mask}
     if config.is_encoder_decoder:

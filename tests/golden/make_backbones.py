@@ -84,6 +84,37 @@ MODELS = {
     "bert": lambda: transformers.BertModel(transformers.BertConfig(**_ENCODER)),
     "roberta": lambda: transformers.RobertaModel(transformers.RobertaConfig(**_ENCODER)),
     "vit": lambda: transformers.ViTModel(transformers.ViTConfig(**_IMAGES)),
+    "mistral": lambda: transformers.MistralModel(
+        transformers.MistralConfig(**_DECODER | {"num_hidden_layers": 1})
+    ),
+    "mbart": lambda: transformers.MBartModel(
+        transformers.MBartConfig(
+            **_SIZES,
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            max_position_embeddings=64,
+        )
+    ),
+    "mt5": lambda: transformers.MT5Model(
+        transformers.MT5Config(
+            **_without(_SIZES, "bos_token_id"),
+            d_model=32,
+            d_kv=8,
+            d_ff=64,
+            num_layers=1,
+            num_heads=4,
+            feed_forward_proj="relu",
+            decoder_start_token_id=0,
+        )
+    ),
+    "xlmr": lambda: transformers.XLMRobertaModel(
+        transformers.XLMRobertaConfig(**_ENCODER | {"num_hidden_layers": 1})
+    ),
 }
 
 

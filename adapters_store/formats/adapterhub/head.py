@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from adapters_store.formats.adapterhub.draft import Draft
 from adapters_store.formats.adapterhub.layout import LAYOUTS
 from adapters_store.formats.adapterhub.recipe import Recipe, as_stored, zeros
 from adapters_store.primitives.head import HeadPart
 from adapters_store.primitives.prompt import PromptPart
+from adapters_store.signature import TaskSignature
 
 HEAD_CONFIG_FILE = "head_config.json"
 HEAD_WEIGHTS_FILE = "model_head.safetensors"
@@ -84,8 +87,8 @@ def plan_head(raw: Mapping[str, Any], model_type: str, draft: Draft) -> None:
         message = f"num_labels is {num_labels!r}; expected 2 or more, one label is a regression"
         draft.abandon("unsupported_option", message, f"{draft.scope}.num_labels")
         return
-    draft.labels = _labels(values.get("label2id"), num_labels, draft)
-    _add(found, num_labels, draft)
+    if _add(found, num_labels, draft):
+        draft.labels = _labels(values.get("label2id"), num_labels, draft)
 
 
 def _flexible(
@@ -117,26 +120,36 @@ def _flexible(
 
 
 def _labels(label2id: Any, num_labels: int, draft: Draft) -> tuple[str, ...]:
-    """The labels in the order of the head's rows; none where the file names none."""
-    if label2id is None:
-        return ()
-    if isinstance(label2id, dict):
-        by_index = {index: label for label, index in label2id.items() if isinstance(index, int)}
-        if sorted(by_index) == list(range(num_labels)) and len(label2id) == num_labels:
-            return tuple(by_index[index] for index in range(num_labels))
-    message = f"label2id is {str(label2id)[:80]}; expected {num_labels} labels from 0 on"
-    draft.reject("unreadable", message, f"{draft.scope}.label2id")
-    return ()
+    """The labels in the order of the head's rows; numbers where the file names none."""
+    labels = tuple(f"label_{index}" for index in range(num_labels))
+    if label2id is not None:
+        pairs = label2id.items() if isinstance(label2id, dict) else ()
+        by_index = {index: label for label, index in pairs if isinstance(index, int)}
+        is_whole = len(pairs) == len(by_index) == num_labels
+        labels = tuple(by_index.get(index, "") if is_whole else "" for index in range(num_labels))
+    try:
+        TaskSignature(task="classification", labels=labels)
+    except ValidationError as error:
+        message = (
+            f"label2id is {str(label2id)[:80]}; expected {num_labels} labels from 0 on: "
+            f"{error.errors(include_url=False)[0]['msg']}"
+        )
+        draft.reject("unreadable", message, f"{draft.scope}.label2id")
+    return labels
 
 
-def _add(found: Classifier, num_labels: int, draft: Draft) -> None:
+def _add(found: Classifier, num_labels: int, draft: Draft) -> bool:
+    """Add the part; False where its matrix has another number of rows."""
     width = draft.shapes.hidden_size
+    weight = draft.take(f"{found.last}.weight", (num_labels, width))
+    if draft.shape(f"{found.last}.weight")[:1] != (num_labels,):
+        draft.is_complete = False
+        return False
     part = HeadPart(
         num_labels=num_labels,
         pooling=found.pooling,
         dense_size=None if found.dense is None else width,
     )
-    weight = draft.take(f"{found.last}.weight", (num_labels, width))
     bias: Recipe = zeros(num_labels)
     if found.has_bias:
         bias = as_stored(draft.take(f"{found.last}.bias", (num_labels,)))
@@ -145,3 +158,4 @@ def _add(found: Classifier, num_labels: int, draft: Draft) -> None:
         recipes.append(as_stored(draft.take(f"{found.dense}.weight", (width, width))))
         recipes.append(as_stored(draft.take(f"{found.dense}.bias", (width,))))
     draft.add(part, recipes)
+    return True

@@ -10,7 +10,7 @@ from adapters_store.formats.adapterhub.draft import Draft
 from adapters_store.formats.adapterhub.layout import Layout
 from adapters_store.formats.adapterhub.options import REQUIRED, Option
 
-_MAX_INT = 2**53
+_MAX_INT = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ def read_options(
             reject("unsupported_option", option.name, f"is {value!r}: {option.rule}")
         elif option.handling == "converts" and not _has_type(value, option.types):
             expected = " or ".join(kind.__name__ for kind in option.types)
+            expected += f" up to {_MAX_INT}" if int in option.types else ""
             reject("unreadable", option.name, f"is {value!r}; expected {expected}")
     names = {option.name for option in known} | {"architecture"}
     for name in sorted(set(config) - names):
