@@ -93,6 +93,19 @@ def list_runs(runs: Path, as_json: bool) -> None:
         click.echo(f"run     {row['run']}  {row['recipe']}  step {row['step']}/{row['steps']}")
 
 
+@click.command("report")
+@click.argument("folder", type=_folder)
+@click.option("--out", type=_file, help="File to write. Default: report.html in FOLDER.")
+def report(folder: Path, out: Path | None) -> None:
+    """Write one page of HTML with the curves, scores and routing of the run in FOLDER.
+
+    Example: patchbay report runs/bytes-small
+    """
+    from training.report.page import write_report
+
+    click.echo(str(write_report(folder, out)))
+
+
 @click.command("publish")
 @click.argument("folder", type=_folder)
 @click.option("--tenant", required=True, help="Tenant that owns the names.")

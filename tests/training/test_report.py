@@ -1,0 +1,73 @@
+"""The page of a run: its numbers against values worked out by hand, its text complete and alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from training_kit import SUITE_NAMES, tiny_recipe
+
+from adapters_store.errors import NotFoundError
+from training.report.page import write_report
+from training.report.pictures import lines
+from training.report.statistics import average_linkage, leaf_order, router_statistics
+from training.run import Run
+
+
+def test_undecided_gates_have_full_entropy_and_decided_ones_none() -> None:
+    undecided = router_statistics(np.zeros((2, 3, 1, 4)))
+    assert undecided.discreteness == pytest.approx(1.0)
+    assert (undecided.sparsity, undecided.usage) == (0.0, pytest.approx(1.0))
+    decided = np.full((2, 3, 1, 4), -40.0)
+    decided[..., 0] = 40.0
+    found = router_statistics(decided)
+    assert found.discreteness == pytest.approx(0.0, abs=1e-9)
+    assert found.sparsity == pytest.approx(0.25)
+    assert found.usage == pytest.approx(0.0, abs=1e-9)
+
+
+def test_alike_tasks_merge_first_and_stand_side_by_side() -> None:
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.05], [0.02, 1.0]])
+    merges = average_linkage(vectors)
+    assert [{m.left, m.right} for m in merges] == [{1, 3}, {0, 2}, {4, 5}]
+    assert merges[0].height == pytest.approx(1 - 1 / np.hypot(0.02, 1.0), abs=1e-9)
+    assert [merge.size for merge in merges] == [2, 2, 4]
+    order = leaf_order(merges, 4)
+    assert sorted(order) == [0, 1, 2, 3]
+    assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
+
+
+def test_one_task_is_a_tree_of_its_own() -> None:
+    assert average_linkage(np.ones((1, 3))) == []
+    assert leaf_order([], 1) == [0]
+
+
+def test_names_cannot_break_a_picture() -> None:
+    drawn = lines({'<script>"&': [(0, 1.0), (1, 2.0)]}, "a < b")
+    assert ElementTree.fromstring(drawn).tag == "svg"
+    assert "<script" not in drawn
+
+
+@pytest.mark.parametrize("method", ["mhr", "lora"])
+def test_the_page_shows_the_run_and_refers_to_nothing_outside(method, tmp_path: Path) -> None:
+    run = Run.build(tiny_recipe(method, eval_every=2))
+    run.train(tmp_path)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "step</th><td>4 of 4" in text
+    assert all(name in text for name in SUITE_NAMES)
+    assert not re.search(r"(src|href)=|https?://|@import|url\(", text)
+    pictures = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.S)]
+    titles = [picture.get("aria-label") for picture in pictures]
+    assert "Training loss by step" in titles
+    assert "Mean score on dev by step" in titles
+    assert ("Tasks by the distance of their routing" in titles) == (method == "mhr")
+    assert ("discreteness" in text) == (method == "mhr")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"recipe\.json is missing"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
