@@ -21,6 +21,7 @@ TORCH_FREE = (
     "adapters_store.store",
     "adapters_store.cli",
     "adapters_store.families",
+    "adapters_store.formats.peft.export",
     "patchbay.cli",
 )
 ENGINE = ("serving.engine.engine", "serving.primitives", "serving.residency")

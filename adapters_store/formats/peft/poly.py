@@ -63,6 +63,13 @@ def plan(draft: Draft, settings: PolySettings) -> None:
     elif task is not None:
         for bank in banks:
             _add_task(draft, settings, bank, task)
+    elif others := sorted({p.primitive for p in draft.parts if "routing" not in p.kinds}):
+        draft.reject(
+            "unsupported_option",
+            f"modules_to_save gives {', '.join(others)} parts, which a routing does not carry; "
+            "import one task as a plain adapter",
+            "modules_to_save",
+        )
     elif banks and not draft.reasons:
         _add_bank(draft, settings, banks)
 

@@ -31,7 +31,6 @@ EMBEDDINGS = frozenset(
 )
 """Last names of the embeddings and output matrices of the families' models."""
 
-
 MAX_LABELS = 10_000
 """As many as a signature may name."""
 

@@ -21,8 +21,10 @@ def report_targets(
     if not modules:
         return
     module, site = modules[0]
-    prefix = module.path.removesuffix(site.module_path)
-    known = [prefix + site.module_path for site in draft.shapes.sites.values()]
+    known: list[str] = []
+    if module.path.endswith(site.module_path):
+        prefix = module.path.removesuffix(site.module_path)
+        known = [prefix + site.module_path for site in draft.shapes.sites.values()]
     try:
         Targets(settings, draft).report([module.path for module, _ in modules], known)
     except InvalidArtefactError as error:

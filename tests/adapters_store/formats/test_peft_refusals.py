@@ -26,7 +26,7 @@ from peft_kit import (
 )
 
 from adapters_store.errors import InvalidArtefactError, RejectedArtefactError
-from adapters_store.formats import inspect
+from adapters_store.formats import ImportOptions, inspect
 from adapters_store.formats.importing import import_from
 from adapters_store.formats.peft.settings import LoraSettings, rule_of
 from adapters_store.formats.reasons import REASONS
@@ -360,6 +360,12 @@ CASES = {
         "too_large",
         "n_tasks is 2001",
     ),
+    "norms of all tasks beside a bank": (
+        "llama-poly",
+        both(option(modules_to_save=["norm"]), tensor("base_model.model.model.norm.weight", 32)),
+        "unsupported_option",
+        "override parts, which a routing does not carry",
+    ),
     "another routing": ("llama-poly", option(poly_type="top-k"), "unreadable", "poly_type"),
 }
 
@@ -451,6 +457,21 @@ def test_a_prefix_behind_an_attention_window_is_refused(is_used: bool):
     assert found.verdict == ("reject" if is_used else "convert")
     if is_used:
         assert "attention window" in found.reasons[0].message
+
+
+def test_norms_beside_one_task_of_poly_are_its_overrides(tmp_path: Path):
+    change = both(
+        option(modules_to_save=["norm"]), tensor("base_model.model.model.norm.weight", 32)
+    )
+    folder = changed(tmp_path, "llama-poly", change)
+    parts = verdict(folder, "llama", ImportOptions(poly_task=1)).parts
+    assert {part.primitive for part in parts} == {"low_rank", "override"}
+
+
+def test_a_task_that_poly_lacks_is_refused():
+    options = ImportOptions(poly_task=3)
+    (reason,) = verdict(GOLDEN / "peft" / "llama-poly", "llama", options).reasons
+    assert reason.message == "task 3 was asked for; the file has tasks 0 to 2"
 
 
 def test_an_expression_that_cannot_be_read_leaves_no_orientation(tmp_path: Path):

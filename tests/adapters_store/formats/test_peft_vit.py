@@ -8,8 +8,10 @@ import peft
 import pytest
 import torch
 import transformers
+from peft_kit import write_peft
 
 from adapters_store.backbone import Backbone
+from adapters_store.formats import inspect
 from adapters_store.formats.importing import import_from
 from adapters_store.formats.peft.export import export_peft
 from adapters_store.formats.source import FolderSource
@@ -57,3 +59,15 @@ def test_the_classifier_of_an_image_model_becomes_the_head(tmp_path: Path):
     again = peft.PeftModel.from_pretrained(base(), tmp_path / "out").eval()
     with torch.inference_mode():
         torch.testing.assert_close(again(pixel_values=pixels).logits, expected)
+
+
+def test_paths_of_an_older_version_are_the_same_sites(tmp_path: Path):
+    transformers.ViTModel(transformers.ViTConfig(**SIZES)).save_pretrained(tmp_path / "base")
+    record = Backbone.from_folder(tmp_path / "base").record
+    names = [f"vit.encoder.layer.{i}.attention.attention.query" for i in range(2)]
+    tensors = {f"base_model.model.{name}.lora_A.weight": torch.ones(2, 16) for name in names}
+    tensors |= {f"base_model.model.{name}.lora_B.weight": torch.ones(16, 2) for name in names}
+    config = {"peft_type": "LORA", "r": 2, "target_modules": ["query"]}
+    found = inspect(FolderSource(write_peft(tmp_path / "old", config, tensors)), record)
+    assert [part.site for part in found.parts] == ["encoder.0.self.q", "encoder.1.self.q"]
+    assert found.notes == ()
