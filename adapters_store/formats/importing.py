@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from adapters_store.artefact import Artefact, build_artefact
 from adapters_store.backbone import BackboneRecord
 from adapters_store.errors import RejectedArtefactError, UsageError
@@ -98,14 +100,21 @@ def _signature(
         given = options.labels or planned.labels
         labels = given or [f"label_{index}" for index in range(head.num_labels)]
     by_default: Task = "text2text" if backbone.shapes.anatomy.can_generate else "embedding"
-    return TaskSignature(
-        task="classification" if head is not None else (options.task or by_default),
-        labels=tuple(labels),
-        description=options.description,
-        prompt_template=options.prompt_template,
-        max_input_tokens=options.max_input_tokens,
-        max_output_tokens=options.max_output_tokens,
-    )
+    try:
+        return TaskSignature(
+            task="classification" if head is not None else (options.task or by_default),
+            labels=tuple(labels),
+            description=options.description,
+            prompt_template=options.prompt_template,
+            max_input_tokens=options.max_input_tokens,
+            max_output_tokens=options.max_output_tokens,
+        )
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(step) for step in item['loc']) or 'task'}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+        raise UsageError(f"the import's options make no task: {'; '.join(problems)}") from error
 
 
 def _refuse_idle_options(options: ImportOptions, *, has_head: bool) -> None:
