@@ -17,6 +17,7 @@ from adapters_store.ledger.ancestry import LINEAGE_KEY
 from training import backbones
 from training.compile import compile_task, signature
 from training.evaluation import accuracy, predictions
+from training.inits import Init, choose_routing
 from training.injection import eject
 from training.loop import fit
 from training.model import AdaptedModel
@@ -26,7 +27,7 @@ from training.provenance import lineage
 from training.recipe import BackboneSection, TrainSection
 from training.restore import check_backbone, restore
 from training.sampler import TaskBalancedSampler
-from training.starts import Init, Mode, choose_routing, start
+from training.starts import Mode, start
 from training.task import Task
 
 ObjectiveName = Literal["text2text", "classification"]

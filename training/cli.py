@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 MODES = ("z", "mu", "full", "lora", "ia3")
-INITS = ("auto", "uniform", "nearest", "blend")
+INITS = ("auto", "uniform", "nearest", "blend", "gradient", "embedding")
 
 _folder = click.Path(path_type=Path, file_okay=False)
 _file = click.Path(path_type=Path, dir_okay=False)

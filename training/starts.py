@@ -1,4 +1,4 @@
-"""Where adaptation starts: the methods of each mode, and the first routing over a bank."""
+"""Where adaptation starts: the methods of each mode, fresh or from a bank or an adapter."""
 
 from __future__ import annotations
 
@@ -11,21 +11,13 @@ from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from adapters_store.errors import UsageError
 from adapters_store.families import Site
-from training.compile import bank_sites
 from training.injection import select_sites
 from training.methods import MethodConfig, SiteMethod, build_methods, build_site_method
 from training.methods.effects import Side
 from training.methods.mhr import average
-from training.model import AdaptedModel
-from training.objectives.base import Objective
-from training.restore import read_bank, read_logits, read_pairs, read_vectors
-from training.task import Task
+from training.restore import read_bank, read_pairs, read_vectors
 
 Mode = Literal["z", "mu", "full", "lora", "ia3"]
-Init = Literal["auto", "uniform", "nearest", "blend"]
-
-NUM_SCORED = 4
-_BLEND_TEMPERATURE = 0.1
 
 
 def start(
@@ -93,43 +85,3 @@ def _routed(
     for name in ("a", "b"):
         method.get_parameter(name).requires_grad_(not is_bank_frozen)
     return method
-
-
-@torch.no_grad()
-def choose_routing(
-    model: AdaptedModel,
-    objective: Objective,
-    task: Task,
-    init: Init,
-    bank: Artefact,
-    neighbours: Sequence[Artefact],
-) -> None:
-    """Set task 0's logits: ``uniform`` keeps the draw around zero, as the paper does.
-
-    ``nearest`` copies the neighbour under which a few training examples have the least loss;
-    ``blend`` averages the neighbours' logits with softmax(-loss / 0.1) as weights. ``auto`` is
-    ``blend`` where there are neighbours whose losses can be compared, else ``uniform``.
-    """
-    if init == "uniform" or (init == "auto" and (model.heads or not neighbours)):
-        return
-    if not neighbours:
-        raise UsageError(f"init {init!r} needs the routings of seen tasks; none is given")
-    if model.heads:
-        raise UsageError(f"init {init!r} compares losses, which a fresh head does not have")
-    batch = objective.collate([(0, example) for example in task.train[:NUM_SCORED]])
-    candidates = torch.stack([read_logits(artefact, bank) for artefact in neighbours])
-    losses = []
-    for logits in candidates:
-        _set_logits(model, logits)
-        losses.append(objective.loss(model, batch))
-    scores = torch.stack(losses)
-    if init == "nearest":
-        _set_logits(model, candidates[scores.argmin()])
-        return
-    shares = torch.softmax(-scores / _BLEND_TEMPERATURE, 0)
-    _set_logits(model, torch.einsum("n,nshk->shk", shares, candidates))
-
-
-def _set_logits(model: AdaptedModel, logits_SHK: torch.Tensor) -> None:
-    for method, logits in zip(bank_sites(model).values(), logits_SHK, strict=True):
-        method.logits[0] = logits

@@ -24,6 +24,7 @@ TABLES = (
     ("adapters_store.formats.peft", "PEFT_METHODS"),
     ("adapters_store.formats.peft.export", "PEFT_EXPORTS"),
     ("training.methods", "METHODS"),
+    ("training.inits", "INITS"),
     ("training.methods.routing", "GATES"),
     ("training.objectives", "OBJECTIVES"),
     ("training.reference", "REFERENCES"),

@@ -15,10 +15,11 @@ from adapters_store.ledger.lineage import lineage_of
 from training import backbones
 from training.adapt import AdaptConfig, Teacher
 from training.evaluation import artefact_accuracy
+from training.inits import NUM_SCORED
 from training.recipe import BackboneSection, TasksSection
 from training.restore import read_bank, read_logits
 from training.sources import suite_task
-from training.starts import NUM_SCORED, start
+from training.starts import start
 from training.task import Task
 
 CONFIG = AdaptConfig(steps=3, rows_per_step=4, max_input_tokens=128, rank=2)
@@ -112,7 +113,7 @@ def test_lora_may_tune_a_published_adapter_further(published: Published, new_tas
         teacher.teach(new_task, config, published.artefact("bank"))
 
 
-@pytest.mark.parametrize("init", ["nearest", "blend", "auto"])
+@pytest.mark.parametrize("init", ["nearest", "blend", "auto", "gradient", "embedding"])
 def test_adaptation_may_start_from_seen_tasks(published: Published, init: str) -> None:
     teacher, bank = Teacher.open(published.folder / "backbone"), published.artefact("bank")
     seen = published.artefact("kv-city")
