@@ -116,9 +116,8 @@ def read_artefact(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Artef
     manifest outside the format.
     """
     given = Path(path)
-    folder, manifest_path = (
-        (given, given / MANIFEST_FILE) if given.is_dir() else (given.parent, given)
-    )
+    is_folder = given.is_dir() or not os.path.lexists(given)
+    folder, manifest_path = (given, given / MANIFEST_FILE) if is_folder else (given.parent, given)
     manifest_bytes = _read_plain_file(manifest_path, limits.max_manifest_bytes)
     manifest = parse_manifest(manifest_bytes, limits=limits)
     return Artefact(manifest, _read_plain_file(folder / DATA_FILE, limits.max_data_bytes))

@@ -12,6 +12,7 @@ from adapters_store.catalog import open_catalog
 from adapters_store.errors import NotFoundError, UsageError
 from adapters_store.lazy import resolve
 from adapters_store.limits import DEFAULT_LIMITS, GIB, Limits
+from adapters_store.refused import as_typed
 
 if TYPE_CHECKING:
     from adapters_store.catalog.database import Database
@@ -86,7 +87,7 @@ def open_parts(config: StoreConfig, *, create: bool, limits: Limits) -> tuple[Da
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"cannot make a store at {folder}: {error.strerror}") from error
+            raise as_typed(error, f"cannot make a store at {folder}") from error
     blobs = open_blobs(config, max_bytes=limits.max_data_bytes)
     return open_catalog(config.catalog, create=create), blobs
 

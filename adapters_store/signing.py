@@ -27,6 +27,7 @@ from adapters_store.errors import (
     UsageError,
 )
 from adapters_store.names import check_name, is_digest
+from adapters_store.refused import as_typed
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -158,7 +159,7 @@ class SigningKey:
         except FileExistsError as error:
             raise ConflictError(f"{path} exists", hint="Choose another file.") from error
         except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+            raise as_typed(error, f"cannot write {path}") from error
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o600)
             file.write(pem)
@@ -181,7 +182,7 @@ class SigningKey:
                 f"no key at {path}", hint="Make one with `patchbay adapters keys new FILE`."
             ) from error
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}") from error
+            raise as_typed(error, f"cannot read {path}") from error
         if mode & 0o077:
             raise UsageError(
                 f"{path} has mode {mode:04o}; a private key must be its owner's alone",

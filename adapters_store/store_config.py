@@ -25,6 +25,7 @@ from adapters_store.location import (
     StoreConfig,
     location_path,
 )
+from adapters_store.refused import as_typed
 
 MAX_RESTORE_WINDOW_DAYS = 36_500
 
@@ -99,7 +100,7 @@ def write_store_config(
     except OSError as error:
         if file.exists():
             raise ConflictError(f"{file} was written by another program meanwhile") from error
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+        raise as_typed(error, f"cannot write {file}") from error
     return file
 
 

@@ -14,6 +14,7 @@ import click
 
 from adapters_store.errors import PatchbayError
 from adapters_store.lazy_group import LazyGroup
+from adapters_store.refused import as_typed
 
 EXIT_INTERRUPTED = 130
 
@@ -87,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except PatchbayError as error:
-        click.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
-        return error.exit_code
+        return _tell(error)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -96,6 +96,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("Interrupted.", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return 1
+    except OSError as error:
+        if error.filename is not None:
+            return _tell(as_typed(error, f"cannot use {os.fsdecode(error.filename)}"))
+        _silence_stdout()
+        return _tell(as_typed(error, "cannot go on"))
     return result if isinstance(result, int) else 0
+
+
+def _tell(error: PatchbayError) -> int:
+    click.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
+    return error.exit_code
+
+
+def _silence_stdout() -> None:
+    """Nobody reads stdout, or it is full: keep the interpreter from flushing it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -44,7 +44,7 @@ def move(
     if expected is not None and expected != (present or 0):
         state = f"points at version {present}" if present else "is not set"
         raise ConflictError(
-            f"alias {alias!r} {state}; expected "
+            f"{target.tenant}/{target.name}@{alias} {state}; expected "
             + (f"version {expected}" if expected else "that it is not set"),
             param="expected_version",
         )

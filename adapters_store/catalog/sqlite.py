@@ -18,6 +18,8 @@ from adapters_store.errors import (
 )
 
 _POOL_SIZE = 16
+_PERMISSION_HINT = "Give this user write permission on the file and its folder; reading needs it."
+_RETRY_HINT = "Retry in a moment, and check that the disk has space left."
 
 
 class SqliteDatabase(Database):
@@ -45,7 +47,12 @@ class SqliteDatabase(Database):
     def as_typed(self, error: DBAPIError) -> PatchbayError | None:
         """Busy, full or unreadable is unavailable; what is no database is damaged."""
         if isinstance(error, OperationalError):
-            return UnavailableError(f"the catalog {self.location} cannot be used: {error.orig}")
+            name = getattr(error.orig, "sqlite_errorname", "")
+            is_refused = name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_CANTOPEN"))
+            return UnavailableError(
+                f"the catalog {self.location} cannot be used: {error.orig}",
+                hint=_PERMISSION_HINT if is_refused else _RETRY_HINT,
+            )
         if type(error) is DatabaseError:
             return CorruptStoreError(f"the catalog {self.location} is damaged: {error.orig}")
         return None

@@ -117,9 +117,10 @@ def resolve(connection: Connection, reference: Reference) -> Version:
     if version.is_deleted:
         alias = reference.alias or (DEFAULT_ALIAS if DEFAULT_ALIAS in version.aliases else None)
         pointer = f" (alias {alias!r} still points there)" if alias in version.aliases else ""
+        because = f" for the reason {version.delete_reason!r}" if version.delete_reason else ""
         raise DeletedError(
             f"{reference.full_name}:{version.number} was deleted at {version.deleted_at} "
-            f"by {version.deleted_by}{pointer}",
+            f"by {version.deleted_by}{because}{pointer}",
             hint="Restore it, move the alias, publish a new version, or name another version.",
         )
     return version

@@ -30,5 +30,8 @@ def verify(location: str, reference: str | None, is_all: bool, as_json: bool) ->
     else:
         print_table([(item.reference, item.blob, item.problem, item.message) for item in findings])
     if findings:
-        raise CorruptStoreError(f"{len(findings)} damages found")
+        raise CorruptStoreError(
+            f"the store does not hold what was published: {len(findings)} finding(s)",
+            hint="Publish the damaged versions again; that replaces what is missing or altered.",
+        )
     click.echo("Everything is sound.", err=True)

@@ -40,8 +40,9 @@ def diff(location: str, left: str, right: str, as_json: bool) -> None:
 
 def _rows(found: Difference) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("", "LEFT", "RIGHT"), ("reference", found.left, found.right)]
-    for group in (found.fields, found.parts, found.provenance):
+    for group in (found.fields, found.parts):
         rows += [(change.place, *_sides(change)) for change in group]
+    rows += [(f"provenance.{change.place}", *_sides(change)) for change in found.provenance]
     for tensor in found.tensors:
         right = tensor.right or "-"
         if tensor.max_difference is not None:

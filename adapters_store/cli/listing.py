@@ -71,7 +71,8 @@ def show(location: str, reference: str, as_json: bool) -> None:
     rows.append(("aliases", ", ".join(f"{alias} -> {number}" for alias, number in aliases.items())))
     rows.extend(("signed by", f"{one.signature.key} at {one.at}") for one in signatures)
     for key, value in manifest.provenance.items():
-        rows.append((key, value if isinstance(value, str) else json.dumps(value)))
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        rows.append((f"provenance.{key}", text))
     print_table(rows)
 
 

@@ -79,7 +79,9 @@ def is_confirmed(what: str, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UsageError(f"to {what} needs --yes where nobody can be asked")
+        raise UsageError(
+            f"cannot ask whether to {what}: stdin is no terminal", hint="Give --yes to go ahead."
+        )
     if click.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
         return True
     click.echo("Nothing was done.", err=True)

@@ -12,7 +12,7 @@ from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.database import Database
 from adapters_store.catalog.journal import journal
 from adapters_store.catalog.schema import PINS
-from adapters_store.errors import ConflictError, NotFoundError
+from adapters_store.errors import ConflictError, NotFoundError, UsageError
 from adapters_store.ledger.events import Subject, check_note
 from adapters_store.names import Reference, is_digest, parsed
 
@@ -46,9 +46,11 @@ class Pins:
     ) -> Pin:
         """Pin the content that a live reference means now; a pin that is there is answered.
 
-        Raises NotFoundError, DeletedError, and ConflictError where the owner pinned the same
-        content for another reason.
+        Raises UsageError for an empty owner, NotFoundError, DeletedError, and ConflictError where
+        the owner pinned the same content for another reason.
         """
+        if not owner.strip():
+            raise UsageError("a pin's owner is empty; expected who keeps it", param="owner")
         check_note(owner, "owner", max_characters=MAX_OWNER_CHARACTERS)
         check_note(reason, "reason")
         with journal(self._database, actor) as change:

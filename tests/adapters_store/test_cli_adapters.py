@@ -126,7 +126,7 @@ def test_verify_exits_with_5_and_names_the_damage(cli, pushed, tmp_path):
     assert code == 5
     assert pushed in out
     assert "truncated" in out
-    assert "1 damages found" in err
+    assert "not hold what was published: 1 finding(s)" in err
     code, out, _ = cli("verify", "acme/echo:1", "--json")
     assert code == 5
     assert [row["problem"] for row in json.loads(out)] == ["truncated"]
