@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from adapters_store.cli.options import json_option, open_store, store_option
+from adapters_store.errors import RejectedArtefactError
 from adapters_store.formats import EXPORTERS
 from adapters_store.lazy import resolve
 from adapters_store.printing import print_json
@@ -34,7 +35,13 @@ def export(location: str, reference: str, folder: Path, form: str) -> None:
         bank = None if version.bank is None else store.artefact(version.bank)
         records = {record.fingerprint: record for record in store.backbones()}
     exporter: Callable[..., Path] = resolve(EXPORTERS, form, "export format")
-    click.echo(str(exporter(artefact, records[version.backbone], folder, bank)))
+    try:
+        click.echo(str(exporter(artefact, records[version.backbone], folder, bank)))
+    except RejectedArtefactError as error:
+        raise RejectedArtefactError(
+            f"{version.reference} cannot be written as {form}: {error.message}",
+            hint="`--format patchbay` writes every artefact.",
+        ) from error
     click.echo(f"Exported {version.reference}", err=True)
 
 

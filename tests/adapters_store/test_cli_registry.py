@@ -235,19 +235,31 @@ def test_backbones_are_listed_and_added(cli: Cli, t5: Backbone, bert: Backbone) 
 
 @pytest.mark.parametrize("form", list(EXPORTERS))
 def test_what_is_exported_can_be_imported_again_with_the_same_content(
-    cli: Cli, acme: Store, tmp_path: Path, form: str
+    cli: Cli, store: Store, t5: Backbone, tmp_path: Path, form: str
 ) -> None:
+    everywhere = tuple(name for name in t5.sites if name.endswith((".q", ".v")))
+    store.publish("acme/x", low_rank(t5, sites=everywhere))
     out = tmp_path / "out"
     code, printed, err = cli("export", "acme/x:1", out, "--format", form)
     assert code == 0, err
     assert printed.strip() == str(out)
     (made,) = cli.json("import", out, "acme/back", "--backbone", "tiny-t5")
-    old, new = acme.resolve("acme/x:1"), acme.resolve("acme/back")
+    old, new = store.resolve("acme/x:1"), store.resolve("acme/back")
     assert new.manifest.content_digest == old.manifest.content_digest
     assert made["digest"] == new.digest
     assert cli("export", "acme/x:1", out, "--format", form)[0] == 4
     if form == "patchbay":
         assert read_artefact(out).digest == old.digest
+
+
+def test_what_a_format_cannot_express_is_refused_with_the_way_to_write_it(
+    cli: Cli, acme: Store, tmp_path: Path
+) -> None:
+    code, out, err = cli("export", "acme/x:1", tmp_path / "out", "--format", "adapterhub")
+    assert (code, out) == (5, "")
+    assert f"{acme.resolve('acme/x:1').reference} cannot be written as adapterhub: " in err
+    assert "hint: `--format patchbay` writes every artefact." in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_routing_is_exported_with_its_bank(cli: Cli, acme: Store, tmp_path: Path) -> None:
