@@ -36,6 +36,19 @@ ARMS = (
     Arm("random-mu", "mu", "random"),
     Arm("random", "full", "random"),
 )
+PAIRS = (
+    ("MHR", "Poly"),
+    ("Poly", "shared LoRA"),
+    ("MHR", "shared LoRA"),
+    ("MHR", "private LoRA"),
+    ("MHR-z", "Poly-z"),
+    ("MHR-mu", "MHR"),
+    ("MHR-mu", "Poly-mu"),
+    ("MHR-mu", "shared LoRA"),
+    ("MHR-mu", "random-mu"),
+    ("MHR", "random"),
+    ("IA3", "shared LoRA"),
+)
 IA3_SITES = ("self.k", "self.v", "cross.k", "cross.v", "ffn.out")
 
 

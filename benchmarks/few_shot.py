@@ -51,6 +51,20 @@ def source(
     return read_artefact(kept)
 
 
+def sources(
+    methods: Mapping[str, MethodSection],
+    recipe: Recipe,
+    seen: Sequence[Task],
+    folder: Path,
+    teacher: Teacher,
+) -> dict[str, Artefact]:
+    """Every pretrained source by name; each runs, or resumes, where it is not finished."""
+    return {
+        name: source(method, recipe, seen, folder / name, teacher)
+        for name, method in methods.items()
+    }
+
+
 def run_cells(
     names: Sequence[str],
     draw: Draw,
@@ -152,6 +166,20 @@ def difference(
     if not both:
         return None
     return paired_bootstrap([by_arm[0][key] for key in both], [by_arm[1][key] for key in both])
+
+
+def differences(
+    rows: Sequence[dict[str, Any]], pairs: Sequence[tuple[str, str]], metric: str
+) -> list[dict[str, Any]]:
+    """One line per pair of arms that both ran: the mean difference and its 95 % interval."""
+    lines = []
+    for first, second in pairs:
+        found = difference(rows, first, second, metric)
+        if found is not None:
+            name = f"{first} - {second}"
+            interval = {"mean": found.mean, "low": found.low, "high": found.high}
+            lines.append({"arm": name, "metric": metric, **interval})
+    return lines
 
 
 def task_table(rows: Sequence[dict[str, Any]], metric: str) -> list[dict[str, Any]]:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from benchmarks.arms import ARMS, pretraining
-from benchmarks.few_shot import Comparison, difference, means, run_cells, source, task_table
+from benchmarks.arms import ARMS, PAIRS, pretraining
+from benchmarks.few_shot import (
+    Comparison,
+    differences,
+    means,
+    run_cells,
+    sources,
+    task_table,
+)
 from benchmarks.report import Report
-from benchmarks.superni import PAIRS
 from patchbay import bundled
 from training.adapt import AdaptConfig, Teacher
 from training.recipe import BackboneSection, Recipe, TasksSection, TrainSection
@@ -76,17 +81,6 @@ def comparison(seeds: int) -> Comparison:
     return Comparison(config, ("exact_match",), seeds)
 
 
-def sources(folder: Path, teacher: Teacher, steps: int, only: str | None = None) -> dict[str, Any]:
-    """Every pretrained source, or ``only`` one of them; each runs or resumes where needed."""
-    methods = pretraining(8, 8, 4, SITES, has_cross=True)
-    seen = seen_tasks()
-    return {
-        name: source(method, recipe(steps), seen, folder / name, teacher)
-        for name, method in methods.items()
-        if only in (None, name)
-    }
-
-
 def run(*, quick: bool) -> Report:
     """The whole comparison; ``quick`` takes two steps of everything on one task."""
     if quick:
@@ -96,7 +90,8 @@ def run(*, quick: bool) -> Report:
 
 def _run(folder: Path, *, steps: int, seeds: int, names: list[str]) -> Report:
     teacher = Teacher.open(bundled.BACKBONE_FOLDER)
-    made = sources(folder, teacher, steps)
+    methods = pretraining(8, 8, 4, SITES, has_cross=True)
+    made = sources(methods, recipe(steps), seen_tasks(), folder, teacher)
     rows = run_cells(names, few_shot, teacher, made, comparison(seeds), folder)
     lines = means(rows, "exact_match")
     report = Report(
@@ -104,11 +99,7 @@ def _run(folder: Path, *, steps: int, seeds: int, names: list[str]) -> Report:
         {"steps": steps, "seeds": seeds, "examples": NUM_FEW, "dev": NUM_DEV, "test": NUM_TEST},
         rows=[*lines, *task_table(rows, "exact_match")],
     )
-    for first, second in PAIRS:
-        found = difference(rows, first, second, "exact_match")
-        if found is not None:
-            interval = {"mean": found.mean, "low": found.low, "high": found.high}
-            report.rows.append({"arm": f"{first} - {second}", **interval})
+    report.rows += differences(rows, PAIRS, "exact_match")
     by_arm = {line["arm"]: line["mean"] for line in lines}
     report.ratios = {f"exact_match_{arm.folder}": by_arm[arm.name] for arm in ARMS}
     return report

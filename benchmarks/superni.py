@@ -18,8 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from adapters_store.errors import NotFoundError
-from benchmarks.arms import ARMS, pretraining
-from benchmarks.few_shot import Comparison, difference, means, run_cells, source, task_table
+from benchmarks.arms import ARMS, PAIRS, pretraining
+from benchmarks.few_shot import (
+    Comparison,
+    differences,
+    means,
+    run_cells,
+    sources,
+    task_table,
+)
 from benchmarks.report import Report
 from patchbay import bundled
 from training.adapt import AdaptConfig, Teacher
@@ -34,19 +41,6 @@ MAX_DEFINITION_BYTES, MAX_INSTANCE_BYTES, MAX_OUTPUT_BYTES = 100, 140, 40
 MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS = 256, 48
 NUM_FEW, NUM_DEV, NUM_TEST = 32, 16, 60
 SEEDS, STEPS = 3, 400
-PAIRS = (
-    ("MHR", "Poly"),
-    ("Poly", "shared LoRA"),
-    ("MHR", "shared LoRA"),
-    ("MHR", "private LoRA"),
-    ("MHR-z", "Poly-z"),
-    ("MHR-mu", "MHR"),
-    ("MHR-mu", "Poly-mu"),
-    ("MHR-mu", "shared LoRA"),
-    ("MHR-mu", "random-mu"),
-    ("MHR", "random"),
-    ("IA3", "shared LoRA"),
-)
 
 
 def data_folder() -> Path:
@@ -153,21 +147,11 @@ def run(*, quick: bool) -> Report:
     return _run(FOLDER, steps=STEPS, seeds=SEEDS, names=few_shot_names())
 
 
-def sources(folder: Path, teacher: Teacher, steps: int, only: str | None = None) -> dict[str, Any]:
-    """Every pretrained source, or ``only`` one of them; each runs or resumes where needed."""
-    methods = pretraining(8, 8, 8, SITES, has_cross=True)
-    seen = seen_tasks()
-    return {
-        name: source(method, recipe(steps), seen, folder / name, teacher)
-        for name, method in methods.items()
-        if only in (None, name)
-    }
-
-
 def _run(folder: Path, *, steps: int, seeds: int, names: list[str]) -> Report:
     teacher = Teacher.open(bundled.BACKBONE_FOLDER)
     chosen = comparison(seeds)
-    made = sources(folder, teacher, steps)
+    methods = pretraining(8, 8, 8, SITES, has_cross=True)
+    made = sources(methods, recipe(steps), seen_tasks(), folder, teacher)
     rows = run_cells(names, few_shot, teacher, made, chosen, folder)
     report = Report(
         "superni",
@@ -175,13 +159,7 @@ def _run(folder: Path, *, steps: int, seeds: int, names: list[str]) -> Report:
         rows=[line for metric in chosen.metrics for line in means(rows, metric)]
         + task_table(rows, "rouge_l"),
     )
-    for first, second in PAIRS:
-        found = difference(rows, first, second, "rouge_l")
-        if found is not None:
-            name = f"{first} - {second}"
-            report.rows.append(
-                {"arm": name, "mean": found.mean, "low": found.low, "high": found.high}
-            )
+    report.rows += differences(rows, PAIRS, "rouge_l")
     report.ratios = {f"rouge_l_{arm.folder}": _mean_of(rows, arm.name) for arm in ARMS}
     return report
 

@@ -12,27 +12,13 @@ from typing import Any
 
 from adapters_store.artefact import Artefact, read_artefact, write_artefact
 from benchmarks import textcls_data as data
+from benchmarks.arms import Arm
 from training.adapt import AdaptConfig, Taught, Teacher
-from training.starts import Mode
 from training.task import Task
 
 FEW_STEPS, MANY_STEPS = 20, 50
 NUM_SELECT = 50
 NUM_TEST = 200
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A name in the table, the mode that learns it, and the run it starts from, if any."""
-
-    name: str
-    mode: Mode
-    source: str | None
-
-    @property
-    def folder(self) -> str:
-        """The name as a folder."""
-        return self.name.lower().replace(" ", "-")
 
 
 ARMS = (
