@@ -23,6 +23,7 @@ from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.clock import moment
 from adapters_store.catalog.database import Database
 from adapters_store.catalog.schema import GENERATION
+from adapters_store.catalog.tagged import list_tagged
 from adapters_store.errors import (
     CorruptStoreError,
     DeletedError,
@@ -128,14 +129,15 @@ class StoreReader:
         _check_limit(limit)
         start = None if after is None else parse_name(after)
         with self._database.read() as connection:
-            found = listing.list_names(
-                connection,
-                tenant=tenant,
-                kind=kind,
-                limit=limit,
-                after=start,
-                tag=None if tag is None else parse_tag(tag),
-            )
+            if tag is None:
+                found = listing.list_names(
+                    connection, tenant=tenant, kind=kind, limit=limit, after=start
+                )
+            else:
+                key, value = parse_tag(tag)
+                found = list_tagged(
+                    connection, key, value, tenant=tenant, kind=kind, limit=limit, after=start
+                )
         return [self._bind(version) for version in found]
 
     def versions(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Subquery, select, tuple_
+from sqlalchemy import Connection, Select, Subquery, select, tuple_
 
-from adapters_store.catalog.schema import NAMES, TAGS, VERSIONS
+from adapters_store.catalog.schema import NAMES, VERSIONS
 from adapters_store.catalog.versions import as_version, select_versions
 from adapters_store.names import Reference
 from adapters_store.records import Version
@@ -22,12 +22,8 @@ def list_names(
     kind: Kind | None,
     limit: int,
     after: Reference | None,
-    tag: tuple[str, str | None] | None = None,
 ) -> list[Version]:
-    """The newest live version of each name, by tenant and name, after a name (exclusive).
-
-    ``tag`` is a key with its value, None for any; the name or its newest live version carries it.
-    """
+    """The newest live version of each name, by tenant and name, after a name (exclusive)."""
     # The names are chosen, ordered and cut before anything is joined to them, so that no planner
     # can prefer to join first.
     names = select(NAMES.c.id, NAMES.c.tenant, NAMES.c.name, NAMES.c.newest)
@@ -36,8 +32,6 @@ def list_names(
         names = names.where(NAMES.c.newest_kind == kind)
     if tenant is not None:
         names = names.where(NAMES.c.tenant == tenant)
-    if tag is not None:
-        names = names.where(*_tagged(*tag))
     page = _page(names, limit, after)
     query = select_versions(page, number=page.c.newest).order_by(page.c.tenant, page.c.name)
     return [as_version(row) for row in connection.execute(query)]
@@ -56,15 +50,3 @@ def _page(names: Select[Any], limit: int, after: Reference | None) -> Subquery:
     if after is not None:
         names = names.where(tuple_(NAMES.c.tenant, NAMES.c.name) > (after.tenant, after.name))
     return names.order_by(NAMES.c.tenant, NAMES.c.name).limit(limit).subquery("page")
-
-
-def _tagged(key: str, value: str | None) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Names that carry the tag somewhere, by index, and among them those with it in place."""
-    has_tag = [TAGS.c.key == key] if value is None else [TAGS.c.key == key, TAGS.c.value == value]
-    is_here = (TAGS.c.name_id == NAMES.c.id) & (
-        (TAGS.c.number == 0) | (TAGS.c.number == NAMES.c.newest)
-    )
-    return (
-        NAMES.c.id.in_(select(TAGS.c.name_id).where(*has_tag)),
-        select(TAGS.c.key).where(*has_tag, is_here).exists(),
-    )

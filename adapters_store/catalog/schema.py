@@ -128,9 +128,12 @@ TAGS = Table(
     Column("number", INTEGER, primary_key=True),
     Column("key", STRING, primary_key=True),
     Column("value", STRING, nullable=False),
+    Column("tenant", STRING, nullable=False),
+    Column("name", STRING, nullable=False),
     Column("actor", STRING, nullable=False),
     Column("at", STRING, nullable=False),
-    Index("tags_by_value", "key", "value", "name_id", "number"),
+    Index("tags_by_key", "key", "tenant", "name", "number"),
+    Index("tags_by_value", "key", "value", "tenant", "name", "number"),
 )
 EVALUATIONS = Table(
     "evaluations",

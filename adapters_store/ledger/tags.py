@@ -8,14 +8,13 @@ from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.database import Database
 from adapters_store.catalog.journal import journal
 from adapters_store.catalog.schema import TAGS
+from adapters_store.catalog.tagged import OF_NAME
 from adapters_store.errors import ConflictError, NotFoundError
 from adapters_store.ledger.events import Subject, check_note
 from adapters_store.names import Reference, check_name, parsed
 
 MAX_TAGS = 64
 MAX_VALUE_CHARACTERS = 200
-OF_NAME = 0
-"""The version number under which the tags of a whole name stand."""
 
 
 class Tags:
@@ -52,7 +51,8 @@ class Tags:
             if key in present:
                 connection.execute(update(TAGS).where(*where).values(columns))
             else:
-                row = {"name_id": name_id, "number": number, "key": key} | columns
+                place = {"tenant": subject.tenant, "name": subject.name}
+                row = {"name_id": name_id, "number": number, "key": key} | place | columns
                 connection.execute(insert(TAGS).values(row))
             change.record("tag.set", subject, key=key, value=value, previous=present.get(key))
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from services.catalogs import new_catalog_url
 from services.places import StorePlace
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, insert, literal, select
 from store_kit import bank, routing
 
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from adapters_store.catalog import CATALOGS
+from adapters_store.catalog.schema import NAMES, TAGS
 from adapters_store.errors import NotFoundError
 from adapters_store.names import Reference
 from adapters_store.store import Store
@@ -67,7 +68,29 @@ def large(request, tmp_path_factory, t5) -> Iterator[Large]:
             NUM_VERSIONS, NUM_TENANTS, backbone=t5.record.fingerprint, bank=shared.digest
         )
         population.load(store._database)
+        for number in (1, 2_222, 4_000):
+            store.tags.set(population.name(number).full_name, "rare", "yes")
+        with store._database.write() as connection:
+            tag_every_name(connection)
         yield Large(store, population, (t5, shared))
+
+
+def tag_every_name(connection: Connection) -> None:
+    """Give every name ``common=yes``, counted as PostgreSQL's autovacuum soon would."""
+    everyone = select(
+        NAMES.c.id,
+        literal(0),
+        literal("common"),
+        literal("yes"),
+        NAMES.c.tenant,
+        NAMES.c.name,
+        literal("local"),
+        NAMES.c.created_at,
+    )
+    columns = ["name_id", "number", "key", "value", "tenant", "name", "actor", "at"]
+    connection.execute(insert(TAGS).from_select(columns, everyone))
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("ANALYZE tags")
 
 
 def resolve(large: Large, **values: Any) -> object:
@@ -121,6 +144,15 @@ CALLS: dict[str, Callable[[Large], object]] = {
     "list rare kind after": partial(list_names, kind="bank", after=True),
     "list absent kind": partial(list_names, kind="adapter"),
     "list rare kind of tenant": partial(list_names, kind="bank", tenant=True),
+    "list rare tag": partial(list_names, tag="rare=yes"),
+    "list rare tag after": partial(list_names, tag="rare=yes", after=True),
+    "list rare key": partial(list_names, tag="rare"),
+    "list absent tag": partial(list_names, tag="rare=no"),
+    "list common tag": partial(list_names, tag="common=yes"),
+    "list common tag after": partial(list_names, tag="common=yes", after=True),
+    "list common tag of tenant": partial(list_names, tag="common=yes", tenant=True),
+    "list common key after": partial(list_names, tag="common", after=True),
+    "tags": lambda large: large.store.tags.list(large.name.full_name),
     "versions": lambda large: large.store.versions(large.name.full_name),
     "versions page": lambda large: large.store.versions(large.name.full_name, limit=2, before=4),
     "aliases": lambda large: large.store.aliases(large.name.full_name),

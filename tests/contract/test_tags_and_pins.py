@@ -75,6 +75,36 @@ def test_listing_by_tag_finds_names_and_listed_versions(two):
         two.list(tag="=x")
 
 
+def test_pages_by_tag_are_whole_whatever_carries_it(store, t5, monkeypatch):
+    from adapters_store.catalog import tagged
+
+    for name in ("_MIN_ROWS", "_MAX_ROWS"):
+        monkeypatch.setattr(tagged, name, 2)
+    shared = bank(t5)
+    store.publish("acme/bank", shared)
+    for turn in range(3):
+        store.publish_many(
+            [(f"acme/t{i}", routing(t5, shared, seed=9 * turn + i)) for i in range(6)]
+        )
+    for i in range(6):
+        for number in (1, 2) if i % 2 else (1, 2, 3):
+            store.tags.set(f"acme/t{i}:{number}", "k", "v")
+    store.tags.set("acme/t1", "k", "v")
+    store.tags.set("acme/t2", "k", "v")
+    store.tags.set("acme/t3", "k", "w")
+    store.tags.set("acme/bank", "k", "v")
+    expected = ["acme/bank", "acme/t0", "acme/t1", "acme/t2", "acme/t4"]
+    assert names(store, tag="k=v") == expected
+    assert names(store, tag="k") == sorted([*expected, "acme/t3"])
+    assert names(store, tag="k=v", kind="routing") == expected[1:]
+    for limit in (1, 2, 3):
+        found: list[str] = []
+        while page := names(store, tag="k=v", limit=limit, after=found[-1] if found else None):
+            assert len(page) <= limit
+            found += page
+        assert found == expected
+
+
 @pytest.mark.parametrize(
     ("reference", "key", "value", "error"),
     [
