@@ -86,12 +86,17 @@ def convert_pickle(
     folder, target = FolderSource(source), Path(out)
     sizes = folder.sizes()
     pickles = {name: new for name in sizes if (new := _new_name(name)) and new not in sizes}
+    if len(set(pickles.values())) != len(pickles):
+        raise ConflictError(
+            f"{source} holds several pickles for one name: {', '.join(pickles)}",
+            hint="Keep the one that the adapter is loaded from.",
+        )
     if not pickles:
         raise NotFoundError(
             f"{source} holds no pickled weights to convert",
             hint=f"Files of weights end in {', '.join(PICKLE_SUFFIXES)}.",
         )
-    if target.exists():
+    if os.path.lexists(target):
         raise ConflictError(f"{target} exists", hint="Name a folder that does not exist yet.")
     with _made_whole(target) as partial:
         for name in sizes:
@@ -104,7 +109,9 @@ def convert_pickle(
                 )
             (partial / new).parent.mkdir(parents=True, exist_ok=True)
         _convert(folder.folder, partial, pickles, limits, budget or Budget())
-        written = sorted(str(path.relative_to(partial)) for path in partial.rglob("*.*"))
+        written = sorted(
+            str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file()
+        )
     left_out = [name for name in sizes if name.endswith(PICKLE_SUFFIXES) and name not in pickles]
     return Conversion(target, tuple(written), tuple(left_out))
 
@@ -127,7 +134,10 @@ def _made_whole(target: Path) -> Iterator[Path]:
         yield partial
         for path in (partial, *partial.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        partial.rename(target)
+        try:
+            partial.rename(target)
+        except OSError as error:
+            raise ConflictError(f"{target} cannot be made: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -167,12 +177,11 @@ def _convert(
             f"reading the pickles of {folder} took more than {budget.wall_s} s and was ended"
         )
     if code < 0:
-        name = signal.Signals(-code).name
-        raise UnsafeArtefactError(f"the reader of {folder} was ended by {name}")
+        raise UnsafeArtefactError(f"the reader of {folder} was ended by signal {-code}")
     try:
         answer = json.loads(report)
         kind, message = str(answer["kind"]), str(answer["message"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnsafeArtefactError(
             f"the reader of {folder} failed without a report (exit code {code})"
         ) from error

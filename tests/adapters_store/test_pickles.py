@@ -235,5 +235,9 @@ def test_links_nothing_to_do_and_a_taken_name_are_refused(tmp_path: Path) -> Non
     (folder / "adapter_model.bin").symlink_to("/etc/passwd")
     with pytest.raises(UnsafeArtefactError, match="link"):
         convert_pickle(folder, tmp_path / "out")
+    (folder / "adapter_model.bin").unlink()
+    torch.save({"a": torch.ones(2)}, folder / "pytorch_adapter.pt")
+    with pytest.raises(ConflictError, match="several pickles for one name"):
+        convert_pickle(folder, tmp_path / "out")
     with pytest.raises(NotFoundError, match="no pickled weights"):
         convert_pickle(taken, tmp_path / "out")

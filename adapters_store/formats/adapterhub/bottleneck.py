@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters_store.errors import InvalidArtefactError
 from adapters_store.formats.adapterhub.activations import ACTIVATIONS
-from adapters_store.formats.adapterhub.draft import Draft
+from adapters_store.formats.adapterhub.draft import Draft, short
 from adapters_store.formats.adapterhub.layout import blocks
 from adapters_store.formats.adapterhub.member import Member
 from adapters_store.formats.adapterhub.projection import dense, hypercomplex
@@ -67,11 +67,13 @@ def plan_bottleneck(member: Member, draft: Draft) -> None:
     options, scaling = member.options, member.options["scaling"]
     activation = ACTIVATIONS.get(options["non_linearity"].lower())
     if activation is None:
-        message = f"non_linearity is {options['non_linearity']!r}; known: {sorted(ACTIVATIONS)}"
+        message = (
+            f"non_linearity is {short(options['non_linearity'])}; known: {sorted(ACTIVATIONS)}"
+        )
         draft.abandon("unsupported_option", message, f"{draft.scope}.non_linearity")
         return
     if isinstance(scaling, str) and scaling not in _SCALINGS:
-        message = f"scaling is {scaling!r}; expected a number, 'learned' or 'channel'"
+        message = f"scaling is {short(scaling)}; expected a number, 'learned' or 'channel'"
         draft.abandon("unsupported_option", message, f"{draft.scope}.scaling")
         return
     for place in blocks(member.layout, draft.shapes):
@@ -101,7 +103,9 @@ def _rank(options: Mapping[str, Any], layer: int, stem: str, width: int, draft: 
     if isinstance(factor, Mapping):
         factor = factor.get(str(layer), factor.get("default"))
     if isinstance(factor, bool) or not isinstance(factor, int | float) or factor < 1 / width:
-        message = f"reduction_factor is {factor!r} for layer {layer}; expected a number above 0"
+        message = (
+            f"reduction_factor is {short(factor)} for layer {layer}; expected a number above 0"
+        )
         draft.reject("unreadable", message, where)
         return 1
     expected = max(1, int(width // factor))
@@ -157,4 +161,4 @@ def _agreed(copies: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _flags(options: Mapping[str, Any]) -> str:
     names = ("is_parallel", "original_ln_before", "original_ln_after", "residual_before_ln")
-    return ", ".join(f"{name} {options[name]!r}" for name in names)
+    return ", ".join(f"{name} {short(options[name])}" for name in names)

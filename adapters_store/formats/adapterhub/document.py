@@ -10,12 +10,15 @@ from typing import Any
 from adapters_store.canonical import strict_json
 from adapters_store.errors import InvalidArtefactError
 from adapters_store.formats.adapterhub.activations import UNVERSIONED
+from adapters_store.formats.adapterhub.draft import short
 from adapters_store.formats.source import Source, read_file
 from adapters_store.limits import Limits
 
 CONFIG_FILE = "adapter_config.json"
-_RELEASE = re.compile(r"adapters\.(\d+)\.(\d+)\.(\d+)(.*)")
+_RELEASE = re.compile(r"adapters\.(\d{1,6})\.(\d{1,6})\.(\d{1,6})(\D.*)?")
 _SCALED_RIGHT = (1, 1, 0)
+_MAX_NAME = 100
+_MAX_MEMBERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +51,23 @@ def read_json(source: Source, file: str, limits: Limits) -> dict[str, Any]:
 def parse(raw: Mapping[str, Any]) -> Document:
     """The fields of the file's object; raises InvalidArtefactError where one is not readable."""
     name, config, version = raw.get("name"), raw.get("config"), raw.get("version")
-    if not isinstance(name, str) or not name or "." in name:
-        raise InvalidArtefactError(f"name in {CONFIG_FILE} is {name!r}; expected a word")
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or "." in name:
+        raise InvalidArtefactError(f"name in {CONFIG_FILE} is {short(name)}; expected a word")
     if not isinstance(config, dict):
         raise InvalidArtefactError(
-            f"config in {CONFIG_FILE} is {_short(config)}; expected an object with every option"
+            f"config in {CONFIG_FILE} is {short(config)}; expected an object with every option"
         )
     if version is not None and not isinstance(version, str):
-        raise InvalidArtefactError(f"version in {CONFIG_FILE} is {_short(version)}; expected text")
+        raise InvalidArtefactError(f"version in {CONFIG_FILE} is {short(version)}; expected text")
     is_union = config.get("architecture") == "union"
     members = config.get("configs") if is_union else [config]
     if not isinstance(members, list) or not all(isinstance(item, dict) for item in members):
         raise InvalidArtefactError(f"config.configs in {CONFIG_FILE} is not a list of objects")
+    if len(members) > _MAX_MEMBERS:
+        raise InvalidArtefactError(
+            f"config.configs in {CONFIG_FILE} has {len(members)} members; "
+            f"{_MAX_MEMBERS} are allowed"
+        )
     if version is None and not is_union:
         members = [_in_present_words(config)]
     size = raw.get("hidden_size")
@@ -94,7 +102,3 @@ def _scales_wrongly(version: str | None) -> bool | None:
     if release == _SCALED_RIGHT and found[4]:
         return None
     return release < _SCALED_RIGHT
-
-
-def _short(value: Any) -> str:
-    return repr(value)[:80]

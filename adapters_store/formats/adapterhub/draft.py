@@ -12,8 +12,11 @@ from adapters_store.formats.inspection import Piece, Reason, TensorRef
 from adapters_store.primitives import Part
 from adapters_store.tensor_file import StoredTensor
 
+MAX_REASONS = 40
 _DTYPES = ("F32", "F16", "BF16")
 _SHOWN = 5
+_MAX_NAME = 200
+_MAX_VALUE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,19 @@ class Draft:
     pieces: list[Piece] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
     notes: list[Reason] = field(default_factory=list)
-    _misfits: dict[str, list[str]] = field(default_factory=dict)
+    _num_more: int = 0
+    _misfits: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     _used: set[str] = field(default_factory=set)
 
     def reject(self, code: str, message: str, where: str = "") -> None:
-        """Add a reason, once."""
+        """Add a reason, once; those behind the first MAX_REASONS are counted."""
         reason = Reason(code, message, where)
-        if reason not in self.reasons:
+        if reason in self.reasons:
+            return
+        if len(self.reasons) < MAX_REASONS:
             self.reasons.append(reason)
+        else:
+            self._num_more += 1
 
     def abandon(self, code: str, message: str, where: str = "") -> None:
         """Add a reason for which a method is not planned any further."""
@@ -81,13 +89,13 @@ class Draft:
         held = self.tensors.get(key)
         if held is None:
             if is_first:
-                self._misfit("missing_tensor", key)
+                self._misfit("missing_tensor", key, key)
             return TensorRef("", key)
         if held.tensor.shape != tuple(shape):
             found = f"{key} has shape {list(held.tensor.shape)}, expected {list(shape)}"
-            self._misfit("shape_mismatch", found)
+            self._misfit("shape_mismatch", key, found)
         if held.tensor.dtype not in _DTYPES:
-            self._misfit("dtype", f"{key} is {held.tensor.dtype}")
+            self._misfit("dtype", key, f"{key} is {held.tensor.dtype}")
         return TensorRef(held.file, held.tensor.name)
 
     def add(self, part: Part, recipes: Iterable[Recipe]) -> None:
@@ -104,15 +112,25 @@ class Draft:
         """Reject for tensors that misfit or that nothing explains, and for having no effect."""
         for key in self.tensors:
             if self.is_complete and key not in self._used:
-                self._misfit("extra_tensor", self.tensors[key].tensor.name)
+                name = self.tensors[key].tensor.name
+                self._misfit("extra_tensor", name, name)
         for code, found in self._misfits.items():
             more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-            self.reject(code, f"{_SAID[code]}: {', '.join(found[:_SHOWN])}{more}", found[0])
+            shown = ", ".join(text for _, text in found[:_SHOWN])
+            self.reject(code, f"{_SAID[code]}: {shown}{more}", found[0][0])
+        if self._num_more:
+            self.reasons.append(Reason(self.reasons[-1].code, f"and {self._num_more} more reasons"))
         if not self.parts and not self.reasons:
             self.reject("no_effect", "the configuration puts nothing into any layer", self.scope)
 
-    def _misfit(self, code: str, found: str) -> None:
-        self._misfits.setdefault(code, []).append(found)
+    def _misfit(self, code: str, key: str, found: str) -> None:
+        self._misfits.setdefault(code, []).append((key[:_MAX_NAME], found[: 2 * _MAX_NAME]))
+
+
+def short(value: object) -> str:
+    """A value as it is shown in a message."""
+    text = repr(value)
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}..."
 
 
 _SAID = {

@@ -34,6 +34,7 @@ STRANGERS: dict[str, str] = {
     "embedding.pt": "the adapter has an embedding of its own",
 }
 """Files whose presence means more than one adapter's parts."""
+COMPOSITIONS = ("adapter_fusion_config.json", "adapter_setup.json")
 
 
 class AdapterHubFormat:
@@ -45,7 +46,7 @@ class AdapterHubFormat:
         """True for a configuration with ``config`` and ``model_type``, and for compositions."""
         files = source.sizes()
         if CONFIG_FILE not in files:
-            return any(name in files for name in STRANGERS)
+            return any(name in files for name in COMPOSITIONS)
         try:
             raw = read_json(source, CONFIG_FILE, DEFAULT_LIMITS)
         except InvalidArtefactError:
@@ -106,13 +107,13 @@ class AdapterHubFormat:
 
     @staticmethod
     def _tensors(
-        source: Source, file: str, pickle: str, backbone: BackboneRecord, limits: Limits
+        source: Source, file: str, pickled: str, backbone: BackboneRecord, limits: Limits
     ) -> dict[str, Held]:
         """A file's tensors by key; raises UnsafeArtefactError where there is a pickle only."""
         files = source.sizes()
-        if file not in files and pickle in files:
+        if file not in files and pickled in files:
             raise UnsafeArtefactError(
-                f"{pickle} is a pickle and is not opened; run `patchbay adapters convert` on the "
+                f"{pickled} is a pickle and is not opened; run `patchbay adapters convert` on the "
                 f"folder to get {file}"
             )
         if file not in files:

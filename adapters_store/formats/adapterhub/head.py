@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from adapters_store.formats.adapterhub.draft import Draft
+from adapters_store.formats.adapterhub.draft import Draft, short
 from adapters_store.formats.adapterhub.layout import LAYOUTS
 from adapters_store.formats.adapterhub.recipe import Recipe, as_stored, zeros
 from adapters_store.primitives.head import HeadPart
@@ -42,12 +42,8 @@ class Classifier:
 _ROBERTA = Classifier("cls", "classifier.out_proj", "classifier.dense")
 STATIC: dict[str, Classifier] = {
     "BertForSequenceClassification": Classifier("pooled", "classifier"),
-    "RobertaForSequenceClassification": Classifier(
-        "cls", "classifier.out_proj", "classifier.dense"
-    ),
-    "XLMRobertaForSequenceClassification": Classifier(
-        "cls", "classifier.out_proj", "classifier.dense"
-    ),
+    "RobertaForSequenceClassification": _ROBERTA,
+    "XLMRobertaForSequenceClassification": _ROBERTA,
     "GPT2ForSequenceClassification": Classifier("last", "score", has_bias=False),
     "LlamaForSequenceClassification": Classifier("last", "score", has_bias=False),
     "MistralForSequenceClassification": Classifier("last", "score", has_bias=False),
@@ -74,7 +70,7 @@ def plan_head(raw: Mapping[str, Any], model_type: str, draft: Draft) -> None:
     else:
         found = STATIC.get(str(raw.get("model_class")))
         if found is None:
-            message = f"the head of {raw.get('model_class')!r} is not one of {sorted(STATIC)}"
+            message = f"the head of {short(raw.get('model_class'))} is not one of {sorted(STATIC)}"
             draft.abandon("unsupported_option", message, f"{draft.scope}.model_class")
     if found is None:
         return
@@ -84,7 +80,9 @@ def plan_head(raw: Mapping[str, Any], model_type: str, draft: Draft) -> None:
         return
     num_labels = values.get("num_labels")
     if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 2:
-        message = f"num_labels is {num_labels!r}; expected 2 or more, one label is a regression"
+        message = (
+            f"num_labels is {short(num_labels)}; expected 2 or more, one label is a regression"
+        )
         draft.abandon("unsupported_option", message, f"{draft.scope}.num_labels")
         return
     if _add(found, num_labels, draft):
@@ -99,13 +97,13 @@ def _flexible(
     pooling = LAYOUTS[model_type].pooling if model_type in LAYOUTS else None
     fault = ""
     if config.get("head_type") not in CLASSIFIERS:
-        fault = f"head_type is {config.get('head_type')!r}; expected one of {CLASSIFIERS}"
+        fault = f"head_type is {short(config.get('head_type'))}; expected one of {CLASSIFIERS}"
     elif config.get("multilabel"):
         fault = "multilabel is set; the primitive's labels exclude each other"
     elif layers not in (1, 2):
-        fault = f"layers is {layers!r}; expected 1 or 2"
+        fault = f"layers is {short(layers)}; expected 1 or 2"
     elif layers == 2 and activation != "tanh":
-        fault = f"activation_function is {activation!r} between two layers; expected 'tanh'"
+        fault = f"activation_function is {short(activation)} between two layers; expected 'tanh'"
     elif pooling is None:
         fault = f"a head of {model_type!r} reads the decoder at the text's end"
     if fault or pooling is None:
@@ -131,7 +129,7 @@ def _labels(label2id: Any, num_labels: int, draft: Draft) -> tuple[str, ...]:
         TaskSignature(task="classification", labels=labels)
     except ValidationError as error:
         message = (
-            f"label2id is {str(label2id)[:80]}; expected {num_labels} labels from 0 on: "
+            f"label2id is {short(label2id)}; expected {num_labels} labels from 0 on: "
             f"{error.errors(include_url=False)[0]['msg']}"
         )
         draft.reject("unreadable", message, f"{draft.scope}.label2id")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from adapters_store.backbone import BackboneRecord
 from adapters_store.errors import InvalidArtefactError
-from adapters_store.families import load_family
-from adapters_store.families.lookup import find_site
+from adapters_store.families import Family, load_family
+from adapters_store.families.lookup import Lookup, lookup
 from adapters_store.formats.adapterhub.draft import Held
 from adapters_store.tensor_file import StoredTensor
 
@@ -28,10 +28,12 @@ def by_key(table: Iterable[StoredTensor], file: str, backbone: BackboneRecord) -
     A save of a bare model has no prefix, one of a model with a head has the base model's. What is
     put into a linear map stands under the map's path, which may be another version's.
     """
+    family = load_family(backbone.family)
+    places = lookup(family, backbone.config)
     found: dict[str, Held] = {}
     for tensor in table:
         steps = tensor.name.split(".")
-        key = _bare(".".join(FORMER_NAMES.get(step, step) for step in steps), backbone)
+        key = _bare(".".join(FORMER_NAMES.get(step, step) for step in steps), family, places)
         if key in found:
             raise InvalidArtefactError(
                 f"tensors {found[key].tensor.name!r} and {tensor.name!r} are for one place, {key!r}"
@@ -40,10 +42,9 @@ def by_key(table: Iterable[StoredTensor], file: str, backbone: BackboneRecord) -
     return found
 
 
-def _bare(name: str, backbone: BackboneRecord) -> str:
-    family = load_family(backbone.family)
+def _bare(name: str, family: Family, places: Lookup) -> str:
     path, is_lora, rest = name.partition(LORAS)
-    site = find_site(family, backbone.config, path) if is_lora else None
+    site = places.site(path) if is_lora else None
     if site is not None:
         return f"{site.module_path}{LORAS}{rest}"
     for prefix in family.prefixes:

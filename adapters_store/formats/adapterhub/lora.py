@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adapters_store.families.site import Site
-from adapters_store.formats.adapterhub.draft import Draft
+from adapters_store.formats.adapterhub.draft import Draft, short
 from adapters_store.formats.adapterhub.layout import Layout, sites
 from adapters_store.formats.adapterhub.member import Member
 from adapters_store.formats.adapterhub.recipe import Recipe, transposed
@@ -48,7 +48,7 @@ def plan_lora(member: Member, draft: Draft) -> None:
             _plan_site(member, site, chosen, draft)
     inert = set(map(str, options["attn_matrices"])) - set(PACKED)
     if inert and options["selfattn_lora"]:
-        message = f"attn_matrices names {sorted(inert)}, where `adapters` puts nothing"
+        message = f"attn_matrices names {short(sorted(inert))}, where `adapters` puts nothing"
         draft.note("unmatched_target", message, f"{draft.scope}.attn_matrices")
 
 
@@ -66,7 +66,7 @@ def _plan_site(member: Member, site: Site, chosen: tuple[bool, ...], draft: Draf
     found = draft.shape(f"{stem}.lora_A")[:1]
     if found and found[0] != rank * num_chosen:
         message = f"{stem}.lora_A has {found[0]} rows; r {rank} gives {rank * num_chosen}"
-        draft.reject("rank_mismatch", message, f"{draft.scope}.r")
+        draft.abandon("rank_mismatch", message, f"{draft.scope}.r")
         return
     a = draft.take(f"{stem}.lora_A", (rank * num_chosen, site.in_features))
     b = draft.take(f"{stem}.lora_B", (width * num_chosen, rank))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapters_store.formats.adapterhub.draft import Draft
+from adapters_store.formats.adapterhub.draft import Draft, short
 from adapters_store.formats.adapterhub.layout import Layout
 from adapters_store.formats.adapterhub.options import REQUIRED, Option
 
@@ -51,15 +51,15 @@ def read_options(
         if value is REQUIRED:
             reject("unreadable", option.name, "is missing")
         elif option.handling == "limited" and value not in option.allowed:
-            reject("unsupported_option", option.name, f"is {value!r}: {option.rule}")
+            reject("unsupported_option", option.name, f"is {short(value)}: {option.rule}")
         elif option.handling == "converts" and not _has_type(value, option.types):
             expected = " or ".join(kind.__name__ for kind in option.types)
             expected += f" up to {_MAX_INT}" if int in option.types else ""
-            reject("unreadable", option.name, f"is {value!r}; expected {expected}")
+            reject("unreadable", option.name, f"is {short(value)}; expected {expected}")
     names = {option.name for option in known} | {"architecture"}
     for name in sorted(set(config) - names):
         if not _is_empty(config[name]):
-            reject("unknown_option", name, f"is {config[name]!r}; the option is not known")
+            reject("unknown_option", name[:100], f"is {short(config[name])}; it is not known")
     return values if is_sound else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from adapters_store.backbone import BackboneRecord
 from adapters_store.formats.adapterhub.bottleneck import plan_bottleneck
 from adapters_store.formats.adapterhub.document import CONFIG_FILE, Document
-from adapters_store.formats.adapterhub.draft import Draft
+from adapters_store.formats.adapterhub.draft import Draft, short
 from adapters_store.formats.adapterhub.layout import LAYOUTS
 from adapters_store.formats.adapterhub.lora import plan_lora
 from adapters_store.formats.adapterhub.member import Member, read_options
@@ -31,7 +31,7 @@ def plan_members(document: Document, backbone: BackboneRecord, draft: Draft) -> 
     model_type, width = backbone.config.get("model_type"), backbone.shapes.hidden_size
     if (document.model_type, document.hidden_size or width) != (model_type, width):
         message = (
-            f"made for a {document.model_type!r} of width {document.hidden_size}; "
+            f"made for a {short(document.model_type)} of width {document.hidden_size}; "
             f"{backbone.name} is a {model_type!r} of width {width}"
         )
         draft.abandon("incompatible", message, CONFIG_FILE)
@@ -41,14 +41,14 @@ def plan_members(document: Document, backbone: BackboneRecord, draft: Draft) -> 
         draft.abandon("incompatible", message, CONFIG_FILE)
         return []
     if document.model_name:
-        message = f"made for {document.model_name[:200]!r}; its name is not checked"
+        message = f"made for {short(document.model_name)}; its name is not checked"
         draft.note("recorded", message, "model_name")
     names = []
     for index, config in enumerate(document.members):
         draft.scope = f"config.configs.{index}" if document.is_union else "config"
         architecture = config.get("architecture") or "bottleneck"
         if not isinstance(architecture, str) or architecture not in METHODS:
-            message = f"architecture is {architecture!r}; known: {sorted(METHODS)}"
+            message = f"architecture is {short(architecture)}; known: {sorted(METHODS)}"
             draft.abandon("unsupported_method", message, f"{draft.scope}.architecture")
             continue
         names.append(_name(config))
@@ -93,11 +93,11 @@ def _alpha(document: Document, options: Mapping[str, Any], draft: Draft) -> floa
     alpha, rank = options.get("alpha", 1), options.get("r", 1)
     if alpha == rank or document.scales_wrongly is False:
         return float(alpha)
-    where = f"{draft.scope}.alpha"
+    where, version = f"{draft.scope}.alpha", short(document.version)
     if document.scales_wrongly is None or document.is_union:
-        message = f"alpha {alpha} beside r {rank}: how version {document.version} scaled is unclear"
+        message = f"alpha {alpha} beside r {rank}: how version {version} scaled is unclear"
         draft.reject("unsupported_option", message, where)
     else:
-        message = f"alpha is taken as r, {rank}: version {document.version} trained without a scale"
+        message = f"alpha is taken as r, {rank}: version {version} trained without a scale"
         draft.note("recorded", message, where)
     return float(rank)

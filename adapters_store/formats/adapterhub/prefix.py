@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from adapters_store.families.anatomy import Attention
 from adapters_store.formats.adapterhub.activations import ACTIVATIONS, activate
-from adapters_store.formats.adapterhub.draft import Draft
+from adapters_store.formats.adapterhub.draft import Draft, short
 from adapters_store.formats.adapterhub.layout import attentions
 from adapters_store.formats.adapterhub.member import Member
 from adapters_store.formats.adapterhub.recipe import Recipe
@@ -33,7 +33,9 @@ def plan_prefix(member: Member, draft: Draft) -> None:
     options, layout = member.options, member.layout
     activation = ACTIVATIONS.get(options["non_linearity"].lower())
     if activation is None and not options["flat"]:
-        message = f"non_linearity is {options['non_linearity']!r}; known: {sorted(ACTIVATIONS)}"
+        message = (
+            f"non_linearity is {short(options['non_linearity'])}; known: {sorted(ACTIVATIONS)}"
+        )
         draft.abandon("unsupported_option", message, f"{draft.scope}.non_linearity")
         return
     if options["prefix_length"] < 1 or options["bottleneck_size"] < 1:
@@ -49,7 +51,7 @@ def plan_prefix(member: Member, draft: Draft) -> None:
     for location, found in places.items():
         if location in left_out and found[0].relative_bias is not None:
             message = (
-                f"leave_out {options['leave_out']}: with a {location} in some layers only, "
+                f"leave_out {short(options['leave_out'])}: with a {location} in some layers only, "
                 "`adapters` drops the relative position bias of the others"
             )
             draft.abandon("unsupported_option", message, f"{draft.scope}.leave_out")

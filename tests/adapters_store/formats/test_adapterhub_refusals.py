@@ -193,6 +193,22 @@ def test_a_configuration_that_leaves_every_layer_out_has_no_effect(tmp_path: Pat
     assert reason.code == "no_effect"
 
 
+def test_a_flood_of_findings_is_counted(tmp_path: Path) -> None:
+    flood = {f"option_{index}": "x" * 10_000 for index in range(500)}
+    found = verdict(changed(tmp_path, "bert-seq_bn", option(**flood)), "bert-seq_bn")
+    assert len(found.reasons) == 41
+    assert found.reasons[-1].message == "and 460 more reasons"
+    assert max(len(reason.message) for reason in found.reasons) < 200
+
+
+def test_a_union_of_too_many_members_is_refused(tmp_path: Path) -> None:
+    def many(saved) -> None:
+        saved.config["configs"] *= 9
+
+    [reason] = verdict(changed(tmp_path, "llama-union", many), "llama-union").reasons
+    assert "has 18 members; 16 are allowed" in reason.message
+
+
 def test_values_that_are_not_finite_are_refused_when_they_are_read(tmp_path: Path) -> None:
     source = changed(tmp_path, "bert-seq_bn", tensor(UP, torch.full((32, 4), float("nan"))))
     with pytest.raises(InvalidArtefactError, match="NaN"):

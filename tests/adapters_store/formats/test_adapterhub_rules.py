@@ -108,7 +108,7 @@ def test_a_release_that_cannot_be_told_is_refused_where_it_matters(
 ) -> None:
     [reason] = verdict(changed(tmp_path, "bert-lora", about(version=version)), "bert-lora").reasons
     assert reason.code == "unsupported_option"
-    assert f"how version {version} scaled is unclear" in reason.message
+    assert f"how version {version!r} scaled is unclear" in reason.message
     equal = changed(tmp_path, "bert-lora", about(version=version), option(alpha=2))
     assert verdict(equal, "bert-lora").verdict == "convert"
 
