@@ -222,8 +222,15 @@ class StoreReader:
         for version in self._to_verify(reference):
             if version.digest not in seen:
                 seen.add(version.digest)
-                findings.extend(verify_version(version, self._blobs.origin))
+                found = builtins.list(verify_version(version, self._blobs.origin))
+                if not (found and version.is_deleted and self._is_collected(version.digest)):
+                    findings.extend(found)
         return findings
+
+    def _is_collected(self, digest: str) -> bool:
+        """True where a collection gave the content up, perhaps while it was being read."""
+        with self._database.read() as connection:
+            return version_rows.collected_at(connection, digest) is not None
 
     def _missing(self, digest: str, what: str) -> PatchbayError:
         """Why a blob of an artefact is not there; raises NotFoundError for an unknown artefact."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +16,11 @@ from adapters_store.cli.options import (
     store_option,
     yes_option,
 )
+from adapters_store.errors import UsageError
 from adapters_store.printing import print_json, print_table
+
+if TYPE_CHECKING:
+    from adapters_store.webhooks.deliverer import Deliverer
 
 
 @click.group("webhooks")
@@ -103,21 +110,35 @@ def remove(location: str, webhook: int, yes: bool) -> None:
 
 
 @webhooks.command("deliver")
+@click.option("--follow", is_flag=True, help="Go on as events come, until SIGINT or SIGTERM.")
 @json_option
 @store_option
-def deliver(location: str, as_json: bool) -> None:
-    """Deliver what is due, once; run it from a timer, or serve it from a process of its own.
+def deliver(location: str, follow: bool, as_json: bool) -> None:
+    """Deliver what is due, once or as events come; several may run side by side.
 
-    Example: patchbay adapters webhooks deliver
+    Example: patchbay adapters webhooks deliver --follow
     """
     from adapters_store.webhooks.deliverer import Deliverer
 
+    if follow and as_json:
+        raise UsageError("--follow counts nothing, so --json has nothing to print")
     with open_store(location) as store:
+        if follow:
+            _follow(Deliverer(store))
+            return
         counts = Deliverer(store).deliver_due()
     if as_json:
         print_json(counts.as_json())
     else:
         print_table([(key, str(value)) for key, value in counts.as_json().items()])
+
+
+def _follow(deliverer: Deliverer) -> None:
+    stopping = threading.Event()
+    for end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(end, lambda *_: stopping.set())
+    click.echo("Delivering as events come; Ctrl-C ends it.", err=True)
+    deliverer.run(stopping)
 
 
 @webhooks.command("dead")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -196,7 +199,7 @@ def test_webhooks_are_added_delivered_given_up_and_removed(
     assert json.loads(body)["type"] == "alias.set"
     stamp = next(value for key, value in headers.items() if key.endswith("timestamp"))
     signature = next(value for key, value in headers.items() if key.endswith("signature"))
-    verify_signature(made["secret"], stamp, body, signature)
+    assert verify_signature(made["secret"], stamp, body, signature)
     assert cli.json("webhooks", "dead") == []
     assert cli("webhooks", "redeliver", made["id"])[1] == "0\n"
     assert cli("webhooks", "redeliver", made["id"], "--event", 1)[0] == 3
@@ -204,6 +207,30 @@ def test_webhooks_are_added_delivered_given_up_and_removed(
     assert cli("webhooks", "rm", made["id"], "--yes")[0] == 0
     assert cli.json("webhooks", "ls") == []
     assert cli("webhooks", "rm", made["id"], "--yes")[0] == 3
+
+
+def test_following_delivers_as_events_come_until_it_is_told_to_end(
+    cli: Cli, acme: Store, store_folder: Path, receiver: tuple[str, type[Receiver]]
+) -> None:
+    url, handler = receiver
+    cli("webhooks", "add", url, "--allow-private", "--event", "alias.*")
+    assert cli("webhooks", "deliver", "--follow", "--json")[0] == 2
+    verbs = ["adapters", "--store", str(store_folder), "webhooks", "deliver", "--follow"]
+    process = subprocess.Popen([sys.executable, "-m", "patchbay", *verbs], stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        assert b"Ctrl-C" in process.stderr.readline()
+        for number in (1, 2):
+            acme.set_alias("acme/x", "canary", number)
+            give_up_at = time.monotonic() + 60
+            while len(handler.seen) < number:
+                assert time.monotonic() < give_up_at, "nothing was delivered"
+                time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_init_writes_the_file_and_the_store_opens_by_it(cli: Cli, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ TREE: dict[str, list[str]] = {
     "webhooks add": ["allow_private", "events", "secret_file", "tenant", "url", *LISTING],
     "webhooks ls": ["tenant", *LISTING],
     "webhooks rm": ["webhook", "yes", *STORE],
-    "webhooks deliver": LISTING,
+    "webhooks deliver": ["follow", *LISTING],
     "webhooks dead": ["webhook", *LISTING],
     "webhooks redeliver": ["sequence", "webhook", *STORE],
     "sign": ["key", "reference", *LISTING],

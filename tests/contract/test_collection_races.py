@@ -214,6 +214,71 @@ def test_a_lease_or_a_pin_that_comes_between_is_respected(pair, t5):
     assert_whole(other)
 
 
+def test_a_verification_does_not_take_a_collection_for_damage(pair, t5):
+    reader, collector, _ = pair
+    collector.publish("acme/kept", low_rank(t5, seed=1))
+    collector.publish("acme/gone", low_rank(t5, seed=2))
+    collector.delete("acme/gone")
+    from adapters_store import verify as verify_module
+
+    verify_version = verify_module.verify_version
+
+    def collected_before(version, of):
+        if version.name == "gone":
+            collector.collect(**NOW)
+        return verify_version(version, of)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify_module, "verify_version", collected_before)
+        assert reader.verify() == []
+    assert collector.versions("acme/gone")[0].is_purged
+    kept = collector.resolve("acme/kept")
+    collector._blobs.delete(kept.manifest.data.digest)
+    assert [finding.problem for finding in reader.verify()] == ["missing"]
+
+
+COLLECT = """
+import os
+blobs_class = type(place.open_blobs())
+delete = blobs_class.delete
+left = int(arguments[0])
+
+def dying(self, digest, **options):
+    global left
+    if left == 0:
+        os._exit(9)
+    left -= 1
+    return delete(self, digest, **options)
+
+blobs_class.delete = dying
+with place.open() as store:
+    store.collect(restore_window_s=0, upload_age_s=0)
+"""
+
+
+@pytest.mark.parametrize("num_removed", [0, 1, 3])
+def test_a_collecting_process_that_is_killed_leaves_a_whole_store(
+    store, store_place, t5, num_removed: int
+):
+    kept = low_rank(t5, seed=0)
+    store.publish("acme/kept", kept)
+    for seed in (1, 2):
+        store.publish(f"acme/gone-{seed}", low_rank(t5, seed=seed))
+        store.delete(f"acme/gone-{seed}")
+    process = store_place.start(COLLECT, str(num_removed))
+    process.communicate(timeout=120)
+    assert process.returncode == 9
+    assert_whole(store, "acme/kept")
+    assert len(list(store._blobs.entries())) == 6 - num_removed
+    assert store.publish("acme/gone-1", low_rank(t5, seed=1)).number == 2
+    assert_whole(store, "acme/kept", "acme/gone-1")
+    with store._database.write() as connection:
+        connection.exec_driver_sql("UPDATE claims SET expires_at = '2020'")
+    store.collect(**NOW)
+    assert len(list(store._blobs.entries())) == 4
+    assert_whole(store, "acme/kept", "acme/gone-1")
+
+
 class Killed(BaseException):
     """The end of a process, as far as the catalog can see it."""
 
