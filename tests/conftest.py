@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-pytest_plugins = ("services.backbones", "services.catalogs", "services.postgres", "services.s3")
+pytest_plugins = (
+    "services.backbones",
+    "services.catalogs",
+    "services.hub",
+    "services.postgres",
+    "services.s3",
+)

@@ -1,4 +1,4 @@
-"""What is set on names and versions: ``alias`` and ``tag``."""
+"""What is set on names and versions: ``alias``, ``unalias`` and ``tag``."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ def alias(
         )
     click.echo(f"{found.full_name}@{alias}")
     click.echo(f"{found.full_name}@{alias} is now version {found.number}", err=True)
+
+
+@click.command("unalias")
+@click.argument("name")
+@click.argument("alias")
+@click.option("--expected", type=int, help="Version it must point at now.")
+@reason_option
+@store_option
+def unalias(location: str, name: str, alias: str, expected: int | None, reason: str) -> None:
+    """Remove an alias of tenant/name.
+
+    Example: patchbay adapters unalias acme/redact-email canary --reason "no longer tried"
+    """
+    with open_store(location) as store:
+        store.remove_alias(name, alias, expected_version=expected, reason=reason)
+    click.echo(f"{name}@{alias} is gone.", err=True)
 
 
 @click.command("tag")

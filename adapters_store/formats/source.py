@@ -103,17 +103,33 @@ class FolderSource:
         if name not in self._sizes:
             raise NotFoundError(f"{self._location} has no file {name!r}")
         try:
-            descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = _open_below(self.folder, name)
         except OSError as error:
             raise InvalidArtefactError(
                 f"cannot read {name!r} in {self._location}: {error.strerror}"
             ) from error
         with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UnsafeArtefactError(f"{name!r} in {self._location} is not a plain file")
             file.seek(begin)
             data = file.read(end - begin)
         if len(data) != end - begin:
             raise InvalidArtefactError(f"{name!r} in {self._location} changed while it was read")
         return data
+
+
+def _open_below(folder: Path, name: str) -> int:
+    """Open a file below a folder, following no link at any step; raises OSError."""
+    *steps, last = name.split("/")
+    here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for step in steps:
+            below = os.open(step, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = below
+        return os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here)
+    finally:
+        os.close(here)
 
 
 def read_file(source: Source, name: str, max_bytes: int) -> bytes:

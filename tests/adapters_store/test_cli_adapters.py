@@ -101,6 +101,11 @@ def test_alias_moves_with_a_comparison(cli, pushed):
     assert code == 4
     assert "points at version 1; expected version 2" in err
     assert cli("show", "acme/echo")[1].split()[1] == pushed
+    assert cli("unalias", "acme/echo", "prod", "--expected", 2)[0] == 4
+    assert cli("unalias", "acme/echo", "prod", "--expected", 1, "--reason", "off")[0] == 0
+    assert cli("resolve", "acme/echo@prod")[0] == 3
+    assert cli("unalias", "acme/echo", "prod")[0] == 3
+    assert cli.json("history", "acme/echo")[-1]["reason"] == "off"
 
 
 def test_rm_needs_a_yes_and_restore_undoes_it(cli, pushed):

@@ -27,6 +27,7 @@ TREE: dict[str, list[str]] = {
     "push": ["backbone_folder", "folder", "name", *ALIASES, *LISTING],
     "pull": ["folder", "reference", *STORE],
     "alias": ["alias", "evidence", "expected", "name", "reason", "version", *STORE],
+    "unalias": ["alias", "expected", "name", "reason", *STORE],
     "tag": ["reference", "removed", "settings", *LISTING],
     "evaluate": [
         "data_digest", "metric", "notes", "num_examples", "reference", "seed", "split", "value",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import huggingface_hub.constants as hub_constants
 import pytest
 import torch
-from hub_server import HubServer, Repo
+from golden_kit import GOLDEN
 from safetensors.torch import save
+from services.hub import HubServer, Repo
 
 from adapters_store.errors import (
     ForbiddenError,
@@ -30,9 +33,9 @@ LARGE = save({"x": torch.arange(300_000.0), "y": torch.ones(3)})
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    server = HubServer()
-    server.repos["acme/lora"] = Repo(
+def hub(reached_hub: HubServer) -> HubServer:
+    """A hub with one repository of two commits."""
+    reached_hub.repos["acme/lora"] = Repo(
         refs={"main": NEW, "v1": OLD, "refs/pr/1": OLD},
         files={
             OLD: {"adapter_config.json": b"{}", ".gitattributes": b"x"},
@@ -46,13 +49,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
             },
         },
     )
-    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_constants, "ENDPOINT", server.url)
-    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    yield server
-    server.close()
+    return reached_hub
 
 
 def cache_of(tmp_path: Path) -> Path:
@@ -237,3 +234,43 @@ def test_only_allowed_owners_and_repositories_are_read(hub: HubServer) -> None:
         with pytest.raises(ForbiddenError, match="outside the places"):
             open_source("hf://acme/lora", roots)
         assert len(hub.requests) == num_requests
+
+
+def test_the_command_imports_from_a_hub_and_records_the_commit(
+    hub_server: HubServer, tmp_path: Path
+) -> None:
+    """In a process of its own, which finds hub and cache through the environment alone."""
+    folder = GOLDEN / "peft" / "t5-lora"
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    files = {f"best/{name}": (folder / name).read_bytes() for name in names}
+    hub_server.repos["acme/lora"] = Repo({"main": NEW}, {NEW: files})
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"} | {
+        "HF_ENDPOINT": hub_server.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "PATCHBAY_STORE": str(tmp_path / "store"),
+    }
+    source, backbone = "hf://acme/lora/best", str(GOLDEN / "backbones" / "t5")
+    command = [sys.executable, "-m", "patchbay", "adapters"]
+
+    def run(*arguments: str, **changes: str) -> str:
+        done = subprocess.run(
+            [*command, *arguments],
+            env=environment | changes,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    made = json.loads(run("import", source, "acme/x", "--backbone", backbone, "--json"))
+    shown = json.loads(run("show", "acme/x", "--json"))
+    assert shown["digest"] == made[0]["digest"]
+    assert shown["manifest"]["provenance"]["imported"]["source"] == source
+    assert shown["manifest"]["provenance"]["imported"]["revision"] == NEW
+    num_requests = len(hub_server.requests)
+    pinned = f"hf://acme/lora@{NEW}/best"
+    offline = run("inspect", pinned, "--backbone", backbone, "--json", HF_HUB_OFFLINE="1")
+    assert json.loads(offline)["verdict"] == "convert"
+    assert len(hub_server.requests) == num_requests

@@ -97,6 +97,22 @@ def test_a_file_that_becomes_a_link_or_shrinks_is_refused(folder: Path) -> None:
         source.read_range("adapter_config.json", 0, 2)
 
 
+def test_a_folder_that_becomes_a_link_or_a_file_that_becomes_a_pipe_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    source = open_source(str(folder))
+    assert source.sizes()
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "sub").rename(elsewhere)
+    (folder / "sub").symlink_to(elsewhere)
+    with pytest.raises(InvalidArtefactError, match="cannot read"):
+        source.read_range("sub/x.json", 0, 3)
+    (folder / "adapter_config.json").unlink()
+    os.mkfifo(folder / "adapter_config.json")
+    with pytest.raises(UnsafeArtefactError, match="not a plain file"):
+        source.read_range("adapter_config.json", 0, 2)
+
+
 def test_the_size_of_a_file_is_checked_before_it_is_read(folder: Path) -> None:
     with pytest.raises(ArtefactTooLargeError, match="has 2 bytes; the limit is 1"):
         read_file(open_source(str(folder)), "adapter_config.json", 1)

@@ -13,6 +13,7 @@ from cli_kit import Cli
 from live_server import LiveServer
 from peft import PeftModel
 from serve_kit import adapter_of, peft_lora, text_adapter, write_peft
+from services.hub import HubServer, Repo
 from services.s3 import S3Bucket
 from test_api_adapters import answer, text
 from transformers import T5ForConditionalGeneration
@@ -124,6 +125,33 @@ def test_the_same_adapter_from_a_folder_a_bucket_and_a_form_has_the_same_content
     assert len(digests) == 1
     refused = {"name": "foreign/other", "source": f"s3://{s3_bucket.name}/other", **BACKBONE}
     assert http.post("/v1/adapters", json=refused).status_code == 403
+
+
+def test_an_adapter_comes_from_a_commit_of_an_allowed_owner(
+    http: httpx.Client, byte_t5: Backbone, reached_hub: HubServer,
+    monkeypatch: pytest.MonkeyPatch, server: LiveServer
+) -> None:  # fmt: skip
+    files = peft_lora(byte_t5, 12)
+    commit = "c" * 40
+    named = {"adapter_config.json": files["config"], "adapter_model.safetensors": files["data"]}
+    reached_hub.repos["acme/lora"] = Repo({"main": commit}, {commit: named})
+    config = server.service.config.model_copy(update={"sources": ("hf://acme",)})
+    monkeypatch.setattr(server.service, "config", config)
+    body = {"name": "foreign/hub", "source": "hf://acme/lora", **BACKBONE}
+    made = http.post("/v1/adapters", json=body)
+    assert made.status_code == 201, made.text
+    about = http.get(made.headers["location"]).json()["manifest"]["provenance"]["imported"]
+    assert (about["source"], about["revision"]) == ("hf://acme/lora", commit)
+    num_requests = len(reached_hub.requests)
+    for source in ("hf://other/lora", "hf://acme2/lora", "file:///etc"):
+        refused = http.post("/v1/adapters", json=body | {"source": source})
+        assert refused.status_code == 403, refused.text
+    assert len(reached_hub.requests) == num_requests
+    absent = http.post("/v1/adapters", json=body | {"source": "hf://acme/none"})
+    assert absent.status_code == 404
+    reached_hub.status = 400
+    broken = http.post("/v1/adapters", json=body | {"source": "hf://acme/other"})
+    assert broken.status_code == 503
 
 
 def test_a_rejected_adapter_is_refused_with_every_reason_and_nothing_is_stored(

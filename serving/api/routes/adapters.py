@@ -22,13 +22,14 @@ async def list_adapters(
     caller: Caller,
     tenant: str | None = None,
     kind: Kind | None = None,
+    tag: Annotated[str | None, Query(description="`key` or `key=value`.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
 ) -> dict[str, Any]:
     """The newest live version of every name, banks too."""
     caller.require("infer", tenant)
     found = await asyncio.to_thread(
-        service.store.list, tenant or caller.tenant, kind=kind, limit=limit, after=after
+        service.store.list, tenant or caller.tenant, kind=kind, limit=limit, after=after, tag=tag
     )
     following = found[-1].full_name if len(found) == limit else None
     return {"object": "list", "data": [one.as_json() for one in found], "next": following}
@@ -78,6 +79,29 @@ async def set_alias(
 
     version = await asyncio.to_thread(change)
     return version.as_json()
+
+
+@router.delete("/{tenant}/{name}/aliases/{alias}", summary="Remove an alias")
+async def remove_alias(
+    tenant: str,
+    name: str,
+    alias: str,
+    service: ServiceOf,
+    caller: Caller,
+    expected_version: Annotated[int | None, Query(ge=1)] = None,
+    reason: str = "",
+) -> dict[str, Any]:
+    """Remove an alias; 409 when ``expected_version`` is not where it points now."""
+    caller.require("register", tenant)
+    await asyncio.to_thread(
+        service.store.remove_alias,
+        f"{tenant}/{name}",
+        alias,
+        expected_version=expected_version,
+        actor=caller.name,
+        reason=reason,
+    )
+    return {"object": "alias.deleted", "reference": f"{tenant}/{name}@{alias}", "deleted": True}
 
 
 @router.delete("/{tenant}/{name}", summary="Delete an adapter")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 LFS_BYTES = 1000
 
@@ -22,6 +26,13 @@ class Repo:
     lies: dict[str, dict[str, Any]] = field(default_factory=dict)
     extra: list[dict[str, Any]] = field(default_factory=list)
     is_gated: bool = False
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing of clients that hang up, as those that read only a part do."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
 
 
 class HubServer:
@@ -46,7 +57,7 @@ class HubServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -142,3 +153,26 @@ def described(path: str, data: bytes) -> dict[str, Any]:
         sha256 = hashlib.sha256(data).hexdigest()
         about["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 130}
     return about
+
+
+@pytest.fixture
+def hub_server() -> Iterator[HubServer]:
+    """An empty hub."""
+    server = HubServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def reached_hub(
+    hub_server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> HubServer:
+    """The hub that this process's huggingface_hub talks to, with a cache in ``tmp_path/cache``."""
+    import huggingface_hub.constants as constants
+
+    template = hub_server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return hub_server
