@@ -42,7 +42,8 @@ def _number(connection: Connection, reference: Reference, name_id: int, at: str)
     if reference.version is not None:
         return reference.version
     if reference.digest is not None:
-        return versions.find(connection, reference).number
+        held = _newest(connection, reference, name_id, at)
+        return versions.find(connection, reference).number if held is None else held
     alias = reference.alias or DEFAULT_ALIAS
     if alias != LATEST_ALIAS:
         pointed = _pointed_at(connection, reference, alias, at)
@@ -69,10 +70,13 @@ def _pointed_at(connection: Connection, reference: Reference, alias: str, at: st
 
 
 def _newest(connection: Connection, reference: Reference, name_id: int, at: str) -> int | None:
+    """The newest version that was live, among those of the reference's digest where it has one."""
     dead = _dead(connection, reference, at)
     query = select(VERSIONS.c.number).where(
         VERSIONS.c.name_id == name_id, VERSIONS.c.created_at <= at
     )
+    if reference.digest is not None:
+        query = query.where(VERSIONS.c.digest == reference.digest)
     numbers = connection.execute(query.order_by(VERSIONS.c.number.desc())).scalars()
     return next((number for number in numbers if number not in dead), None)
 

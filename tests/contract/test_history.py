@@ -107,6 +107,19 @@ def test_a_digest_of_the_past_resolves(past, clock):
         past.resolve(f"acme/task@{digest}", at=clock.at(1))
 
 
+def test_a_digest_that_was_published_again_means_the_version_that_held_it_then(past, clock, t5):
+    digest = past.versions("acme/task")[-1].digest
+    clock.minute = 10
+    assert past.publish("acme/task", low_rank(t5, seed=1), aliases=()).number == 4
+    clock.minute = 11
+    past.restore("acme/task:1")
+    reference = f"acme/task@{digest}"
+    assert past.resolve(reference, at=clock.at(8.5)).number == 1
+    assert past.resolve(reference, at=clock.at(10.5)).number == 4
+    with pytest.raises(NotFoundError, match="meant nothing at"):
+        past.resolve(reference, at=clock.at(9.5))
+
+
 def test_times_are_text_in_utc_or_carry_a_zone(past):
     assert past.resolve("acme/task", at="2026-03-01T12:04:30").number == 1
     assert past.resolve("acme/task", at="2026-03-01T12:04:30Z").number == 1
