@@ -19,14 +19,14 @@ _MAX_KEYS = 200
 def known_artefacts(connection: Connection, digests: Iterable[str]) -> dict[str, bool]:
     """Those of the digests whose artefact was ever published, and whether it was collected."""
     query = select(ARTEFACTS.c.digest, ARTEFACTS.c.collected_at)
-    rows = _rows(connection, query, [ARTEFACTS.c.digest], ((digest,) for digest in digests))
+    rows = rows_by_keys(connection, query, [ARTEFACTS.c.digest], ((digest,) for digest in digests))
     return {row.digest: row.collected_at is not None for row in rows}
 
 
 def live_artefacts(connection: Connection, digests: Iterable[str]) -> set[str]:
     """Those of the digests that a live version holds."""
     query = select(VERSIONS.c.digest).distinct().where(VERSIONS.c.deleted_at.is_(None))
-    rows = _rows(connection, query, [VERSIONS.c.digest], ((digest,) for digest in digests))
+    rows = rows_by_keys(connection, query, [VERSIONS.c.digest], ((digest,) for digest in digests))
     return {row.digest for row in rows}
 
 
@@ -36,7 +36,7 @@ def known_names(
     """Key and number of versions of those names that exist."""
     query = select(NAMES.c.tenant, NAMES.c.name, NAMES.c.id, NAMES.c.num_versions)
     pairs = ((reference.tenant, reference.name) for reference in references)
-    rows = _rows(connection, query, [NAMES.c.tenant, NAMES.c.name], pairs)
+    rows = rows_by_keys(connection, query, [NAMES.c.tenant, NAMES.c.name], pairs)
     return {Reference(row.tenant, row.name): (row.id, row.num_versions) for row in rows}
 
 
@@ -49,7 +49,7 @@ def live_numbers(
         .where(VERSIONS.c.deleted_at.is_(None))
         .group_by(VERSIONS.c.name_id, VERSIONS.c.digest)
     )
-    rows = _rows(connection, query, [VERSIONS.c.name_id, VERSIONS.c.digest], held)
+    rows = rows_by_keys(connection, query, [VERSIONS.c.name_id, VERSIONS.c.digest], held)
     return {(row.name_id, row.digest): row.number for row in rows}
 
 
@@ -58,7 +58,7 @@ def alias_numbers(
 ) -> dict[tuple[int, str], int]:
     """Where those pairs of a name's key and an alias point that are set."""
     query = select(ALIASES.c.name_id, ALIASES.c.alias, ALIASES.c.number)
-    rows = _rows(connection, query, [ALIASES.c.name_id, ALIASES.c.alias], pointers)
+    rows = rows_by_keys(connection, query, [ALIASES.c.name_id, ALIASES.c.alias], pointers)
     return {(row.name_id, row.alias): row.number for row in rows}
 
 
@@ -67,17 +67,17 @@ def versions_of(
 ) -> dict[tuple[int, int], Version]:
     """The versions of those pairs of a name's key and a number."""
     key = [VERSIONS.c.name_id, VERSIONS.c.number]
-    rows = _rows(connection, VERSION_ROWS, key, numbered)
+    rows = rows_by_keys(connection, VERSION_ROWS, key, numbered)
     return {(row.name_id, row.number): as_version(row) for row in rows}
 
 
-def _rows(
+def rows_by_keys(
     connection: Connection,
     query: Select[Any],
     columns: Sequence[Column[Any]],
     keys: Iterable[tuple[Any, ...]],
 ) -> Iterator[Row[Any]]:
-    """The rows of a query whose columns equal one of the keys.
+    """The rows of a query whose columns equal one of the keys, some keys at a time.
 
     The keys are joined as a table: SQLite walks no index for ``(a, b) IN (VALUES ...)``.
     """

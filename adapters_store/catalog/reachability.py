@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, or_, select, update
 
+from adapters_store.catalog.lookups import rows_by_keys
 from adapters_store.catalog.schema import ARTEFACTS, LEASE_OWNERS, LEASES, PINS, VERSIONS
 from adapters_store.catalog.versions import VERSION_ROWS, as_version
 from adapters_store.names import Reference
@@ -21,6 +22,9 @@ Key = tuple[int, int]
 MAX_SHOWN = 3
 _ROUTINGS = ARTEFACTS.alias("routings")
 _ROUTED = VERSIONS.alias("routed")
+_PURGE = update(VERSIONS).where(
+    VERSIONS.c.name_id == bindparam("its_name_id"), VERSIONS.c.number == bindparam("its_number")
+)
 
 
 def past_window(connection: Connection, deleted_before: str) -> list[Key]:
@@ -39,13 +43,13 @@ def collectable(
 ) -> dict[Key, Version]:
     """Those of the versions that nothing needs."""
     query = VERSION_ROWS.where(
-        tuple_(VERSIONS.c.name_id, VERSIONS.c.number).in_(keys),
         VERSIONS.c.deleted_at <= deleted_before,
         VERSIONS.c.purged_at.is_(None),
         ~_is_held(VERSIONS.c.digest, at),
         ~_has_routings(VERSIONS.c.digest, deleted_before, at),
     )
-    found = {(row.name_id, row.number): as_version(row) for row in connection.execute(query)}
+    rows = rows_by_keys(connection, query, [VERSIONS.c.name_id, VERSIONS.c.number], keys)
+    found = {(row.name_id, row.number): as_version(row) for row in rows}
     return {key: found[key] for key in keys if key in found}
 
 
@@ -81,11 +85,8 @@ def mark_purged(
     connection: Connection, keys: Collection[Key], *, at: str, actor: str, reason: str
 ) -> None:
     """Give up the content of versions; their rows stay."""
-    connection.execute(
-        update(VERSIONS)
-        .where(tuple_(VERSIONS.c.name_id, VERSIONS.c.number).in_(keys))
-        .values(purged_at=at, purged_by=actor, purge_reason=reason)
-    )
+    stamped = _PURGE.values(purged_at=at, purged_by=actor, purge_reason=reason)
+    connection.execute(stamped, [{"its_name_id": key[0], "its_number": key[1]} for key in keys])
 
 
 def mark_collected(connection: Connection, digests: Collection[str], *, at: str) -> None:
