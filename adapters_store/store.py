@@ -136,7 +136,8 @@ class Store(LedgerStore):
             accepted += [(reference, artefact.manifest) for reference, artefact in named]
         with self._change(actor) as change:
             if may_have_lost_blobs(change.connection, since):
-                put_lost_blobs(self._blobs, [manifest for _, manifest in accepted], latest)
+                manifests = [manifest for _, manifest in accepted]
+                put_lost_blobs(change.connection, self._blobs, manifests, latest)
             published = publishing.publish_many(change, accepted, aliases=aliases)
             for version in published:
                 keep_signatures(change, version.subject, signatures)

@@ -2,7 +2,9 @@
 
 So a version that can be restored always has its blobs. Blobs are removed while the catalog's write
 lock is held, with their need checked again under it; a publication whose blobs may have been met
-by a collection looks after them under the same lock.
+by a collection looks after them under the same lock. Others get the lock every few seconds. Each
+removal follows a statement, which fails where the server has ended a session that was silent for
+too long and the lock is another's.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import secrets
 import socket
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal, TypeVar
@@ -31,7 +34,8 @@ from adapters_store.records import Version
 CLAIM_TTL_S = 60.0
 _BATCH_VERSIONS = 200
 _BATCH_ENTRIES = 500
-_BATCH_REMOVALS = 100
+_RENEW_AFTER_S = 15.0
+_MAX_HELD_S = 5.0
 
 Item = TypeVar("Item")
 
@@ -57,15 +61,18 @@ class CollectionRun:
         self._reason = f"deleted more than {restore_window_s:g} s before"
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._claim = Claim("collection", owner, CLAIM_TTL_S)
+        self._renew_at_s = time.monotonic() + _RENEW_AFTER_S
 
     def plan(self) -> Collection:
         """What would happen."""
         with self._database.read() as connection:
             keys = reachability.past_window(connection, self._deleted_before)
-            doomed: dict[Key, Version] = {}
+            doomed: dict[Key, Purged] = {}
+            digests: set[str] = set()
             for batch in _batches(keys, _BATCH_VERSIONS):
-                doomed |= self._collectable(connection, batch)
-            digests = {version.digest for version in doomed.values()}
+                found = self._collectable(connection, batch)
+                doomed |= {key: _as_purged(version) for key, version in found.items()}
+                digests |= {version.digest for version in found.values()}
             ignored: set[str] = set()
             for some in _batches(sorted(digests), _BATCH_ENTRIES):
                 ignored |= reachability.without_content(connection, some, doomed)
@@ -81,24 +88,26 @@ class CollectionRun:
         with self._database.write() as connection:
             self._claim.take(connection)
             _count_start(connection)
+        with self._database.read() as connection:
             keys = reachability.past_window(connection, self._deleted_before)
-        purged: list[Version] = []
+        purged: list[Purged] = []
         spared: list[Key] = []
         for batch in _batches(keys, _BATCH_VERSIONS):
             gone = self._purge(batch)
-            purged += gone.values()
+            purged += (_as_purged(version) for version in gone.values())
             spared += [key for key in batch if key not in gone]
-        removed = [
-            blob
-            for entries in self._old_entries()
-            for some in _batches(self._removable(entries, ()), _BATCH_REMOVALS)
-            for blob in self._remove(some)
-        ]
+        removed: list[RemovedBlob] = []
+        for entries in self._old_entries():
+            self._stay()
+            waiting = deque(self._removable(entries, ()))
+            while waiting:
+                removed += self._remove(waiting)
         num_uploads = self._blobs.uploads(self._upload_age_s)
+        with self._database.read() as connection:
+            kept = self._explained(connection, spared)
+        report = self._report(False, purged, kept, removed, num_uploads)
         with journal(self._database, self._actor) as change:
             self._claim.renew(change.connection)
-            kept = self._explained(change.connection, spared)
-            report = self._report(False, purged, kept, removed, num_uploads)
             change.record(
                 "gc.collected",
                 Subject(),
@@ -160,22 +169,34 @@ class CollectionRun:
             if entry.digest not in needed
         ]
 
-    def _remove(self, blobs: Sequence[RemovedBlob]) -> list[RemovedBlob]:
+    def _remove(self, waiting: deque[RemovedBlob]) -> list[RemovedBlob]:
+        """Take some of the waiting blobs and remove those that are not needed after all."""
+        removed = []
+        give_back_at_s = time.monotonic() + _MAX_HELD_S
         with self._database.write() as connection:
-            self._claim.renew(connection)
-            digests = [blob.digest for blob in blobs]
-            needed = reachability.needed_blobs(connection, digests)
-            return [
-                blob
-                for blob in blobs
-                if blob.digest not in needed
-                and self._blobs.delete(blob.digest, put_before_s=self._put_before_s)
-            ]
+            needed = reachability.needed_blobs(connection, [blob.digest for blob in waiting])
+            while waiting:
+                blob = waiting.popleft()
+                self._claim.renew(connection)
+                if blob.digest not in needed and self._blobs.delete(
+                    blob.digest, put_before_s=self._put_before_s
+                ):
+                    removed.append(blob)
+                if time.monotonic() >= give_back_at_s:
+                    break
+        return removed
+
+    def _stay(self) -> None:
+        """Say now and then that this goes on, also while there is nothing to remove."""
+        if time.monotonic() >= self._renew_at_s:
+            with self._database.write() as connection:
+                self._claim.renew(connection)
+            self._renew_at_s = time.monotonic() + _RENEW_AFTER_S
 
     def _report(
         self,
         is_dry_run: bool,
-        purged: Sequence[Version],
+        purged: Sequence[Purged],
         kept: Sequence[Kept],
         blobs: Sequence[RemovedBlob],
         num_uploads: int,
@@ -184,7 +205,7 @@ class CollectionRun:
             is_dry_run=is_dry_run,
             at=self._at,
             deleted_before=self._deleted_before,
-            purged=tuple(_as_purged(version) for version in purged),
+            purged=tuple(purged),
             kept=tuple(kept),
             blobs=tuple(blobs),
             num_uploads=num_uploads,

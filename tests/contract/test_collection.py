@@ -249,7 +249,7 @@ def test_orphans_go_once_they_are_old_and_catalogued_blobs_never(two):
 def test_many_versions_are_collected_in_batches(store, t5, monkeypatch):
     from adapters_store.ledger import collecting
 
-    for name in ("_BATCH_VERSIONS", "_BATCH_ENTRIES", "_BATCH_REMOVALS"):
+    for name in ("_BATCH_VERSIONS", "_BATCH_ENTRIES"):
         monkeypatch.setattr(collecting, name, 3)
     shared = bank(t5)
     store.publish("acme/bank", shared)

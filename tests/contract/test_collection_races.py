@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from services.blobs import every_durable_blobs
 from services.places import StorePlace
+from sqlalchemy import Connection, Engine, event
 from store_kit import bank, low_rank, routing
 
 from adapters_store import batches
 from adapters_store.blobs import Blobs
 from adapters_store.catalog import open_catalog
-from adapters_store.errors import ConflictError, DeletedError
+from adapters_store.errors import ConflictError, DeletedError, UnavailableError
+from adapters_store.ledger import collecting
 from adapters_store.store import Store
 
 pytestmark = every_durable_blobs
@@ -334,6 +336,77 @@ def test_a_collection_that_slept_through_its_claim_does_nothing_more(pair, t5):
     version = other.publish("acme/new", low_rank(t5, seed=5))
     assert version.number == 1
     assert_whole(other, "acme/new")
+
+
+@pytest.mark.parametrize("catalog_url", ["postgresql"], indirect=True)
+def test_a_collection_whose_session_was_ended_removes_nothing_more(pair):
+    collector, other, blobs = pair
+    digests = {other._blobs.put(b"orphan %d" % number) for number in range(3)}
+
+    def end_session() -> None:
+        with other._database.read() as connection:
+            ended = connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory' "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+            assert ended.scalars().all() == [True]
+
+    blobs.after["delete"] = end_session
+    with pytest.raises(UnavailableError):
+        collector.collect(**NOW)
+    left = {entry.digest for entry in other._blobs.entries()}
+    assert left < digests
+    assert len(left) == 2
+
+
+def test_a_collection_gives_the_write_lock_back_before_it_has_removed_everything(pair, monkeypatch):
+    collector, _, blobs = pair
+    counts: list[int] = []
+
+    def count(_connection: Connection) -> None:
+        counts[-1] += 1
+
+    event.listen(Engine, "commit", count)
+    for held_s in (60.0, 0.0):
+        monkeypatch.setattr(collecting, "_MAX_HELD_S", held_s)
+        for number in range(4):
+            blobs.put(b"orphan %d" % number)
+        counts.append(0)
+        assert len(collector.collect(**NOW).blobs) == 4
+    event.remove(Engine, "commit", count)
+    assert counts[1] == counts[0] + 3
+
+
+def test_a_collection_keeps_its_claim_while_it_finds_nothing_to_remove(pair, t5, monkeypatch):
+    collector, other, blobs = pair
+    other.publish("acme/task", low_rank(t5))
+    monkeypatch.setattr(collecting, "_RENEW_AFTER_S", 0.0)
+
+    def sleep_too_long() -> None:
+        with other._database.write() as connection:
+            connection.exec_driver_sql("UPDATE claims SET expires_at = '2020'")
+
+    def is_refused() -> None:
+        with pytest.raises(ConflictError, match="collection is being done by"):
+            other.collect(**NOW)
+
+    blobs.before["entries"] = sleep_too_long
+    blobs.before["uploads"] = is_refused
+    assert collector.collect(**NOW).blobs == ()
+    assert "uploads" not in blobs.before
+
+
+def test_a_publication_beside_a_collection_asks_only_for_blobs_that_it_could_have_taken(pair, t5):
+    publisher, collector, blobs = pair
+    shared = bank(t5)
+    publisher.publish("acme/bank", shared)
+    asked: list[str] = []
+    size = blobs._inner.size
+    blobs._inner.size = lambda digest: asked.append(digest) or size(digest)
+    blobs.after["put_many"] = lambda: collector.collect(restore_window_s=0)
+    route = routing(t5, shared)
+    publisher.publish_many([("acme/bank", shared), ("acme/route", route)])
+    assert sorted(asked) == sorted([route.digest, route.manifest.data.digest])
 
 
 def test_publishers_and_collectors_at_full_speed_never_tear_a_version(store_place, t5):
