@@ -63,7 +63,7 @@ class S3Blobs:
         self._part_bytes = max(part_bytes, MIN_PART_BYTES)
         self._endpoint_url, self._region = endpoint_url, region
         self._folder = f"{self.prefix}/sha256/" if self.prefix else "sha256/"
-        self._made_client: Any = None
+        self._clients: dict[bool, Any] = {}
         self._has_bucket = False
         self._is_conditional = True
         self._lock = threading.Lock()
@@ -151,16 +151,17 @@ class S3Blobs:
     def delete(self, digest: str, *, put_before_s: float | None = None) -> bool:
         """Look at the object's time, then delete it; a put between these two requests is lost.
 
-        A publication looks after its blobs where a collection ran meanwhile.
+        A publication looks after its blobs where a collection ran meanwhile. Gives up in a minute.
         """
         with typed_errors(self.location):
-            found = self._head(digest)
+            found = self._head(digest, is_brief=True)
             if found is None:
                 return False
             put_at_s = found["LastModified"].timestamp()
             if put_before_s is not None and put_at_s >= put_before_s:
                 return False
-            self._client.delete_object(Bucket=self.bucket, Key=self.key(digest))
+            client = self._client_for(is_brief=True)
+            client.delete_object(Bucket=self.bucket, Key=self.key(digest))
         return True
 
     def entries(self) -> Iterator[BlobEntry]:
@@ -193,16 +194,21 @@ class S3Blobs:
 
     @property
     def _client(self) -> Any:
-        with self._lock:
-            if self._made_client is None:
-                self._made_client = make_client(self._endpoint_url, self._region)
-            return self._made_client
+        return self._client_for(is_brief=False)
 
-    def _head(self, digest: str) -> dict[str, Any] | None:
+    def _client_for(self, *, is_brief: bool) -> Any:
+        with self._lock:
+            if is_brief not in self._clients:
+                client = make_client(self._endpoint_url, self._region, is_brief=is_brief)
+                self._clients[is_brief] = client
+            return self._clients[is_brief]
+
+    def _head(self, digest: str, *, is_brief: bool = False) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
 
+        client = self._client_for(is_brief=is_brief)
         try:
-            found: dict[str, Any] = self._client.head_object(
+            found: dict[str, Any] = client.head_object(
                 Bucket=self.bucket, Key=self.key(digest), ChecksumMode="ENABLED"
             )
         except ClientError as error:

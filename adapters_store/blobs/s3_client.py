@@ -16,6 +16,9 @@ NUM_ATTEMPTS = 4
 _CHUNK_BYTES = MIB
 _NUM_CONNECTIONS = 64
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 5.0, 60.0
+# Two requests that each take every attempt end within the minute after which PostgreSQL ends a
+# silent session, and gives away the lock under which blobs are deleted.
+_BRIEF_ATTEMPTS, _BRIEF_READ_TIMEOUT_S = 2, 8.0
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[^?#]*))?")
 
 
@@ -31,18 +34,20 @@ def parse_location(location: str) -> tuple[str, str]:
     return found["bucket"], prefix
 
 
-def make_client(endpoint_url: str | None, region: str | None) -> Any:
+def make_client(endpoint_url: str | None, region: str | None, *, is_brief: bool = False) -> Any:
     """A boto3 client for S3 that may be shared by threads; raises UsageError for a bad endpoint.
 
-    ``endpoint_url`` names another service than AWS and turns on path-style addressing.
+    ``endpoint_url`` names another service than AWS and turns on path-style addressing. With
+    ``is_brief`` a request gives up within half a minute.
     """
     import boto3
     from botocore.config import Config
 
+    num_attempts = _BRIEF_ATTEMPTS if is_brief else NUM_ATTEMPTS
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": NUM_ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": num_attempts},
         connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
+        read_timeout=_BRIEF_READ_TIMEOUT_S if is_brief else _READ_TIMEOUT_S,
         max_pool_connections=_NUM_CONNECTIONS,
         # A sha256 of our own goes along and is checked on reading; not every service knows more.
         request_checksum_calculation="when_required",

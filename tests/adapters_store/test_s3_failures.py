@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -197,3 +199,13 @@ def test_two_writers_of_one_large_blob_both_succeed(s3_bucket):
         thread.join()
     assert answers == [digest_of(data)] * 2
     assert opened(s3_bucket).get(digest_of(data)) == data
+
+
+def test_a_deletion_does_not_wait_long_for_a_silent_service(s3_bucket, monkeypatch):
+    monkeypatch.setattr(s3_client, "_BRIEF_READ_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began_s = time.monotonic()
+        with pytest.raises(UnavailableError, match="cannot be reached"):
+            opened(s3_bucket, url).delete(DIGEST)
+        assert time.monotonic() - began_s < 30
