@@ -19,15 +19,12 @@ def page(
     after: int,
     limit: int,
     tenant: str | None = None,
-    name: str | None = None,
     types: Sequence[str] | None = None,
 ) -> list[Event]:
     """Events after a sequence number (exclusive), oldest first."""
     query = select(EVENTS).where(EVENTS.c.sequence > after)
     if tenant is not None:
         query = query.where(EVENTS.c.tenant == tenant)
-    if name is not None:
-        query = query.where(EVENTS.c.name == name)
     if types is not None:
         query = query.where(EVENTS.c.type.in_(types))
     rows = connection.execute(query.order_by(EVENTS.c.sequence).limit(limit))

@@ -27,12 +27,12 @@ from sqlalchemy import (
 from adapters_store.catalog import events as event_rows
 from adapters_store.catalog.clock import now, shifted
 from adapters_store.catalog.database import Database
+from adapters_store.catalog.journal import read_head
 from adapters_store.catalog.schema import DELIVERIES, EVENT_HEAD, WEBHOOKS
-from adapters_store.ledger.events import Event, matches
+from adapters_store.ledger.events import EVENT_TYPES, Event, matches
 
 DEAD = "dead"
 RETRYING = "retrying"
-_PAGE_EVENTS = 200
 _MAX_ERROR_CHARACTERS = 500
 
 
@@ -90,21 +90,26 @@ class DeliveryQueue:
     def next(self, claimed: Claimed) -> Due | None:
         """The next event of a claimed webhook; extends the claim.
 
-        None where nothing is due any more, or the claim was lost.
+        None where nothing is due any more, or the claim was lost. The log is searched outside the
+        write lock: the claim keeps the cursor where it is.
         """
         with self._database.write() as connection:
             if not self._extend(connection, claimed):
                 return None
-            is_it = WEBHOOKS.c.id == claimed.id
-            row = connection.execute(
-                select(WEBHOOKS.c.cursor, WEBHOOKS.c.next_at).where(is_it)
-            ).one()
+            place = select(WEBHOOKS.c.cursor, WEBHOOKS.c.next_at).where(*_is_ours(claimed))
+            row = connection.execute(place).one()
             again = _again(connection, claimed, row.cursor)
-            if again is not None:
-                return again
-            if row.next_at is not None and row.next_at > now():
-                return None
-            return _in_order(connection, claimed, row.cursor)
+        if again is not None:
+            return again
+        if row.next_at is not None and row.next_at > now():
+            return None
+        with self._database.read() as connection:
+            end = read_head(connection).sequence
+            due = _in_order(connection, claimed, row.cursor)
+        if due is None:
+            with self._database.write() as connection:
+                _move(connection, claimed, cursor=end)
+        return due
 
     def succeeded(self, claimed: Claimed, due: Due) -> None:
         """The receiver took the event; nothing is recorded where the claim was lost."""
@@ -198,24 +203,17 @@ def _again(connection: Connection, claimed: Claimed, cursor: int) -> Due | None:
 
 
 def _in_order(connection: Connection, claimed: Claimed, cursor: int) -> Due | None:
-    """The first event after the cursor that the webhook wants; what it does not want is passed."""
-    while page := event_rows.page(connection, after=cursor, limit=_PAGE_EVENTS):
-        for event in page:
-            if _is_wanted(claimed, event):
-                query = select(DELIVERIES.c.attempts).where(
-                    DELIVERIES.c.webhook_id == claimed.id,
-                    DELIVERIES.c.sequence == event.sequence,
-                )
-                num_attempts: int | None = connection.execute(query).scalar()
-                return Due(event, num_attempts or 0, is_again=False)
-        cursor = page[-1].sequence
-        _move(connection, claimed, cursor=cursor)
-    return None
-
-
-def _is_wanted(claimed: Claimed, event: Event) -> bool:
-    is_theirs = claimed.tenant is None or claimed.tenant == event.subject.tenant
-    return is_theirs and matches(claimed.events, event.type)
+    """The first event after the cursor that the webhook wants."""
+    types = [known for known in EVENT_TYPES if matches(claimed.events, known)]
+    found = event_rows.page(connection, after=cursor, limit=1, tenant=claimed.tenant, types=types)
+    if not found:
+        return None
+    (event,) = found
+    query = select(DELIVERIES.c.attempts).where(
+        DELIVERIES.c.webhook_id == claimed.id, DELIVERIES.c.sequence == event.sequence
+    )
+    num_attempts: int | None = connection.execute(query).scalar()
+    return Due(event, num_attempts or 0, is_again=False)
 
 
 def _move(connection: Connection, claimed: Claimed, **columns: Any) -> None:
