@@ -207,13 +207,18 @@ class SigningKey:
 
 
 class Trust:
-    """Which keys vouch for which tenant; a tenant that is not named needs no signature."""
+    """Which keys vouch for which tenant; a tenant that is not named needs no signature.
+
+    Raises UsageError for what is no key, UnavailableError where ``cryptography`` is missing.
+    """
 
     def __init__(self, keys: Mapping[str, Sequence[str]]) -> None:
         self._keys = {
             check_name(tenant, "tenant"): frozenset(PublicKey.parse(text) for text in texts)
             for tenant, texts in keys.items()
         }
+        if self._keys:
+            _require_cryptography()
 
     def requires_signature(self, tenant: str) -> bool:
         """True where the tenant's artefacts must be signed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,8 +20,8 @@ def register(store: Store, backbone: Backbone) -> None:
 
 
 def read_folder(text: str | None) -> Backbone | None:
-    """The backbone in a folder, or None where ``text`` is no folder and may be a name."""
-    if text is None or not Path(text).is_dir():
+    """The backbone in a folder, or None for a name; a path is told by its slash."""
+    if text is None or "/" not in text:
         return None
     from adapters_store.backbone import Backbone
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from adapters_store.formats import ImportOptions, Source
 
 _backbone_option = click.option(
-    "--backbone", metavar="NAME|FOLDER", help="Registered name or model folder. Default: the only."
+    "--backbone", metavar="NAME|PATH", help="Registered name, or ./folder. Default: the only one."
 )
 _TASKS = ("text2text", "classification", "embedding")
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from adapters_store.cli.options import json_option, open_store, store_option
+from adapters_store.errors import InvalidNameError
+from adapters_store.names import parse_reference
 from adapters_store.printing import print_json
 
 if TYPE_CHECKING:
@@ -26,14 +28,15 @@ _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def sign(location: str, reference: str, key: Path, as_json: bool) -> None:
     """Sign a version, or an artefact folder that is yet to be published.
 
-    A version's signature is kept in the store; a folder's is only printed, to be sent with it.
+    A version's signature is kept in the store; a folder's is only printed, to be sent with it. A
+    folder is written as a path that is no reference, such as ./out.
 
     Example: patchbay adapters sign acme/redact-email:3 --key ~/.patchbay/release.pem
     """
     from adapters_store.signing import SigningKey
 
     signing_key = SigningKey.read(key)
-    if Path(reference).is_dir():
+    if not _is_reference(reference):
         from adapters_store.artefact import read_artefact
 
         signature = signing_key.sign(read_artefact(reference).digest)
@@ -85,6 +88,14 @@ def show_key(file: Path, as_json: bool) -> None:
     from adapters_store.signing import SigningKey
 
     _print(SigningKey.read(file).public, as_json)
+
+
+def _is_reference(text: str) -> bool:
+    try:
+        parse_reference(text)
+    except InvalidNameError:
+        return False
+    return True
 
 
 def _print(key: PublicKey, as_json: bool) -> None:

@@ -26,7 +26,7 @@ def choose_backbone(
                 return record
         raise NotFoundError(
             f"no backbone {name[:100]!r} is here; known: {known}",
-            hint="Register it with `patchbay adapters backbones add FOLDER`, or serve it.",
+            hint="Register it with `patchbay adapters backbones add`, or name a folder: ./DIR.",
             param="backbone",
         )
     if is_native(source):

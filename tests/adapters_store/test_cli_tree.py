@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import click
 import pytest
 
@@ -81,6 +84,21 @@ FOUND = commands(adapters)
 def test_the_tree_of_verbs_and_options_is_frozen() -> None:
     found = {name: sorted(str(o.name) for o in c.params) for name, c in FOUND.items()}
     assert found == {name: sorted(options) for name, options in TREE.items()}
+
+
+def test_the_help_of_the_group_imports_no_verb_and_no_database() -> None:
+    program = (
+        "import sys\n"
+        "from patchbay.cli import main\n"
+        "main(['adapters', '--help'])\n"
+        "loaded = [name for name in sys.modules if name.startswith('adapters_store.cli.')]\n"
+        "print(sorted(loaded), 'sqlalchemy' in sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "['adapters_store.cli.options'] False\n"
+    assert all(f"  {name} " in done.stdout for name in VERBS)
 
 
 def test_every_verb_has_the_summary_of_its_own_help() -> None:

@@ -184,7 +184,7 @@ def test_verify_finds_a_signature_that_was_changed_in_the_catalog(
 
 
 def test_the_commands_make_keys_sign_and_show(
-    cli: Cli, store: Store, t5: Backbone, tmp_path: Path
+    cli: Cli, store: Store, t5: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "release.pem"
     code, public, err = cli("keys", "new", path)
@@ -206,5 +206,10 @@ def test_the_commands_make_keys_sign_and_show(
     assert public.strip() in cli("show", "acme/x")[1]
     write_artefact(low_rank(t5), tmp_path / "art")
     assert cli("sign", tmp_path / "art", "--key", path)[1] == out
+    (tmp_path / "acme" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert cli("sign", "acme/x", "--key", path)[1] == out
+    assert cli("sign", "./art", "--key", path)[1] == out
+    assert cli("sign", "./none", "--key", path)[0] == 3
     assert cli("sign", "acme/none", "--key", path)[0] == 3
     assert cli("sign", "acme/x", "--key", tmp_path / "none.pem")[0] == 3

@@ -192,7 +192,14 @@ def test_with_roots_a_prefix_must_lie_below_one(s3: Any) -> None:
             open_source("s3://adapters/team/one", roots)
 
 
-def test_a_prefix_with_too_many_objects_is_refused(s3: Any) -> None:
+def test_a_prefix_with_too_many_objects_is_refused(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, **{f"deep/a/b/c/d/{i}": b"" for i in range(4)})
+    with monkeypatch.context() as lower:
+        lower.setattr("adapters_store.formats.sources.s3.MAX_LISTED", 3)
+        with pytest.raises(ArtefactTooLargeError, match="lists more than 3 objects"):
+            open_source("s3://adapters/deep").sizes()
     put(s3, **{f"many/{i}": b"" for i in range(MAX_FILES + 1)})
     with pytest.raises(ArtefactTooLargeError, match=f"more than {MAX_FILES} files"):
         open_source("s3://adapters/many").sizes()

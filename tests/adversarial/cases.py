@@ -195,7 +195,7 @@ HUB_CASES = [
     Case("LoRA with gates", "adapterhub/bert-lora", setting("config/use_gating", True), "unsupported_option", "use_gating"),
     Case("IA3 of two columns", "adapterhub/t5-ia3", first(lambda t: t.repeat(1, 2), "lora_B"), "shape_mismatch", "lora_B"),
     Case("a prompt of other tokens", "adapterhub/bert-prompt_tuning", setting("config/prompt_length", 5), "shape_mismatch", "prompt"),
-    Case("a head of other labels", HEAD, setting("config/num_labels", 5, "head_config.json"), "shape_mismatch", "label2id"),
+    Case("a head of other labels", HEAD, setting("config/num_labels", 5, "head_config.json"), "shape_mismatch", "expected [5, 32]"),
     Case("a head of an unknown type", HEAD, setting("config/head_type", "oracle", "head_config.json"), "unsupported_option", "oracle"),
     Case("a head with NaN", HEAD, bytes_of(lambda d: d[:-4] + b"\xff\xff\xff\x7f", "model_head.safetensors"), "invalid_artefact", "NaN or infinity"),
     Case("a head that is a pickle", HEAD, bytes_of(pickled, "model_head.safetensors"), "unsafe", "pickle"),

@@ -59,6 +59,10 @@ def test_an_alias_moves_only_from_where_it_was_expected(
     assert text(answer(http, "up/moving@latest")) == new
     versions = http.get("/v1/adapters/up/moving").json()["versions"]
     assert [one["version"] for one in versions] == [2, 1]
+    page = http.get("/v1/adapters/up/moving", params={"limit": 1}).json()
+    assert [one["version"] for one in page["versions"]] == [page["next"]] == [2]
+    rest = http.get("/v1/adapters/up/moving", params={"before": page["next"]}).json()
+    assert [one["version"] for one in rest["versions"]] == [1]
 
 
 def test_a_deleted_adapter_answers_410_until_it_is_restored(

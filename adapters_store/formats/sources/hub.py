@@ -46,7 +46,7 @@ class HubSource:
         self._location = location
         self._prefix = f"{subfolder}/" if subfolder else ""
         self._cache = HubCache(constants.HF_HUB_CACHE, repo.id, location)
-        self._client = None if constants.is_offline_mode() else HubClient(location)
+        self._client = None if constants.HF_HUB_OFFLINE else HubClient(location)
         self._repo = repo
 
     @property

@@ -132,7 +132,8 @@ class HubClient:
         except errors.RemoteEntryNotFoundError as error:
             raise NotFoundError(f"a file of {self._location} is gone from the hub") from error
         except (errors.HTTPError, errors.HFValidationError, OSError) as error:
+            words = (str(error).splitlines() or [type(error).__name__])[0]
             raise UnavailableError(
-                f"cannot read {self._location}: {str(error).splitlines()[0][:300]}",
+                f"cannot read {self._location}: {words[:300]}",
                 hint="Check the network and HF_ENDPOINT, or set HF_HUB_OFFLINE to use the cache.",
             ) from error

@@ -28,6 +28,8 @@ from adapters_store.formats.sources.refusals import checked_name, forbidden, is_
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
+MAX_LISTED = 10_000
+_HINT = "Give the prefix of the adapter alone."
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ABSENT = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _REFUSED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
@@ -85,11 +87,17 @@ class S3Source:
     def _objects(self) -> dict[str, tuple[int, str]]:
         """Size and ETag of every object by its name below the prefix."""
         found: dict[str, tuple[int, str]] = {}
+        num_listed = 0
         with self._typed(""):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix
             )
             for page in pages:
+                num_listed += page.get("KeyCount", 0)
+                if num_listed > MAX_LISTED:
+                    raise ArtefactTooLargeError(
+                        f"{self.location} lists more than {MAX_LISTED} objects", hint=_HINT
+                    )
                 for item in page.get("Contents", ()):
                     name = item["Key"][len(self._prefix) :]
                     if not name or name.endswith("/"):
@@ -99,8 +107,7 @@ class S3Source:
                     found[name] = (item["Size"], item["ETag"])
                     if len(found) > MAX_FILES:
                         raise ArtefactTooLargeError(
-                            f"{self.location} holds more than {MAX_FILES} files",
-                            hint="Give the prefix of the adapter alone.",
+                            f"{self.location} holds more than {MAX_FILES} files", hint=_HINT
                         )
         if not found:
             raise NotFoundError(

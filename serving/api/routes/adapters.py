@@ -36,14 +36,24 @@ async def list_adapters(
 
 
 @router.get("/{tenant}/{name}", summary="One adapter with all its versions")
-async def get_adapter(tenant: str, name: str, service: ServiceOf, caller: Caller) -> dict[str, Any]:
-    """Every version of a name, newest first; ``name`` may carry a version, alias or digest."""
+async def get_adapter(
+    tenant: str,
+    name: str,
+    service: ServiceOf,
+    caller: Caller,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    before: Annotated[int | None, Query(ge=1, description="`next` of the page before.")] = None,
+) -> dict[str, Any]:
+    """One version and a page of all, newest first; ``name`` takes every form of a reference."""
     caller.require("infer", tenant)
     reference = parse_reference(f"{tenant}/{name}")
     current = await asyncio.to_thread(service.store.resolve, reference)
-    versions = await asyncio.to_thread(service.store.versions, reference.full_name)
+    versions = await asyncio.to_thread(
+        service.store.versions, reference.full_name, limit=limit, before=before
+    )
     described = await asyncio.to_thread(describe_version, current)
-    return {**described, "versions": [one.as_json() for one in versions]}
+    following = versions[-1].number if len(versions) == limit else None
+    return {**described, "versions": [one.as_json() for one in versions], "next": following}
 
 
 @router.get("/{tenant}/{name}/versions/{number}", summary="One version")
