@@ -45,7 +45,8 @@ class PostgresDatabase(Database):
             reader=engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             ),
-            writer=engine.execution_options(**{IS_WRITE: True}),
+            # Whatever the server's default is: a snapshot taken before the lock would be stale.
+            writer=engine.execution_options(isolation_level="READ COMMITTED", **{IS_WRITE: True}),
         )
         try:
             self.prepare(create=create)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import traceback
 from urllib.parse import urlsplit
 
@@ -163,6 +164,40 @@ def test_readers_never_write_and_commits_are_durable(postgres, postgres_url):
     with pytest.raises(UnavailableError, match="read-only"), catalog.read() as connection:
         connection.execute(COUNTERS.update().values(value=7))
     catalog.close()
+
+
+def test_a_writer_sees_what_the_one_before_it_did_whatever_the_default_isolation(postgres_url):
+    name = urlsplit(postgres_url).path[1:]
+    setting = f"ALTER DATABASE {name} %s default_transaction_isolation"
+    with psycopg.connect(postgres_url.partition("?")[0], autocommit=True) as connection:
+        connection.execute(setting % "SET" + " TO 'repeatable read'")
+        catalog = open_catalog(postgres_url)
+        seen: list[int] = []
+
+        def write() -> None:
+            with catalog.write() as waiting:
+                seen.append(waiting.execute(GENERATION).scalar_one())
+
+        second = threading.Thread(target=write)
+        try:
+            with catalog.write() as first:
+                second.start()
+                wait_for_a_waiting_writer(connection)
+                first.execute(COUNTERS.update().values(value=41))
+            second.join()
+        finally:
+            connection.execute(setting % "RESET")
+    assert seen == [41]
+    catalog.close()
+
+
+def wait_for_a_waiting_writer(connection: psycopg.Connection) -> None:
+    """Until some session waits for an advisory lock."""
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    give_up_at_s = time.monotonic() + 30
+    while connection.execute(waiting).fetchone() is None:
+        assert time.monotonic() < give_up_at_s
+        time.sleep(0.02)
 
 
 def test_a_pool_with_every_connection_in_use_is_told(postgres_url, monkeypatch):
