@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from adapters_store.catalog.migrations import has_current_schema, is_catalog, migrate
-from adapters_store.errors import NotFoundError, PatchbayError, UnavailableError
+from adapters_store.errors import NotFoundError, PatchbayError, UnavailableError, UsageError
 
 LOCK_TIMEOUT_S = 30.0
 IS_WRITE = "patchbay_write"
@@ -22,7 +22,8 @@ class Database(ABC):
 
     ``location`` names the catalog in messages and never holds a password. ``reader`` gives a
     consistent snapshot per transaction; ``writer`` is the same engine under the execution option
-    ``IS_WRITE``, upon which a transaction begins by taking the catalog's write lock.
+    ``IS_WRITE``, upon which a transaction begins by taking the catalog's write lock. Numbers over
+    64 bits and text that is no Unicode raise UsageError.
     """
 
     def __init__(self, location: str, *, reader: Engine, writer: Engine) -> None:
@@ -76,6 +77,9 @@ class Database(ABC):
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except (DataError, OverflowError, UnicodeEncodeError) as error:
+            told = error.orig if isinstance(error, DataError) else error
+            raise UsageError(f"a value is nothing that a catalog can hold: {told}") from error
         except DBAPIError as error:
             typed = self.as_typed(error)
             if typed is None:

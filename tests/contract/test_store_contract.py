@@ -302,3 +302,23 @@ def test_backbone_names_and_fingerprints_belong_together(store, t5, tmp_path):
         store.add_backbone(t5, name="another-name")
     assert store.add_backbone(other, name="second").name == "second"
     assert [record.name for record in store.backbones()] == ["second", "tiny-bert", "tiny-t5"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.set_alias("acme/task", "prod", 2**70),
+        lambda store: store.set_alias("acme/task", "prod", 1, evidence=[2**70]),
+        lambda store: store.versions("acme/task", before=2**70),
+        lambda store: store.list(limit=2**70),
+        lambda store: store.audit.events(after=2**70),
+        lambda store: store.list(tag="status=\udc80"),
+        lambda store: store.unpin("acme/task", "\udc80"),
+        lambda store: store.webhooks.remove(2**70),
+    ],
+)
+def test_values_that_no_catalog_can_hold_are_refused(store, t5, call):
+    store.publish("acme/task", low_rank(t5))
+    with pytest.raises(UsageError, match="nothing that a catalog can hold"):
+        call(store)
+    assert store.resolve("acme/task").number == 1
