@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from adapters_store.blobs import BLOBS, Blobs
+from adapters_store.blobs.folders import make_folder
 from adapters_store.catalog import open_catalog
 from adapters_store.errors import NotFoundError, UsageError
 from adapters_store.lazy import resolve
@@ -52,8 +53,10 @@ def location_path(location: str | Path) -> Path:
         return Path(text).expanduser()
     parts = urlsplit(text)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        # The rest of a URL may hold a password.
         raise UsageError(
-            f"store location {text!r}; expected a folder, a {CONFIG_FILE} or a file:/// URL of one",
+            f"store location {parts.scheme}://...; expected a folder, a {CONFIG_FILE} or a "
+            "file:/// URL of one",
             hint=f"What is elsewhere, such as blobs in S3, is named in a {CONFIG_FILE}.",
         )
     return Path(unquote(parts.path))
@@ -85,7 +88,7 @@ def open_parts(config: StoreConfig, *, create: bool, limits: Limits) -> tuple[Da
     if is_file:
         folder = Path(config.catalog).parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise as_typed(error, f"cannot make a store at {folder}") from error
     blobs = open_blobs(config, max_bytes=limits.max_data_bytes)

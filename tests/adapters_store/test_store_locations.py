@@ -21,6 +21,9 @@ def test_locations_are_folders_or_file_urls(tmp_path):
     assert location_path(tmp_path) == tmp_path
     with pytest.raises(UsageError, match="s3://"):
         Store.open("s3://bucket/store")
+    with pytest.raises(UsageError, match="postgresql://") as caught:
+        Store.open("postgresql://user:secret@host/database")
+    assert "secret" not in caught.value.message
     with pytest.raises(NotFoundError, match="no store"):
         Store.open(tmp_path / "absent", create=False)
     assert not (tmp_path / "absent").exists()
