@@ -90,7 +90,7 @@ class UnsafeArtefactError(InvalidArtefactError):
     """An artefact in a format that could run code when read, such as a pickle."""
 
     code = "unsafe_artefact"
-    default_hint = "Convert it to safetensors; pickled files are never opened."
+    default_hint = "Give plain files; `patchbay adapters convert` makes safetensors of a pickle."
 
 
 class ArtefactTooLargeError(InvalidArtefactError):

@@ -107,6 +107,7 @@ def remove(location: str, webhook: int, yes: bool) -> None:
     with open_store(location) as store:
         if is_confirmed(f"remove webhook {webhook}", yes):
             store.webhooks.remove(webhook)
+            click.echo(f"Webhook {webhook} is removed.", err=True)
 
 
 @webhooks.command("deliver")

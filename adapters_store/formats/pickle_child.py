@@ -59,11 +59,13 @@ def convert(path: str, out: str, order: dict[str, Any]) -> tuple[str, str]:
     except RefusedError as error:
         return error.kind, str(error)
     except pickle.UnpicklingError as error:
-        return "unsafe", f"it holds more than tensors: {first_line(error)}"
+        return "unsafe", f"it holds more than tensors: {cause_of(error)}"
     except MemoryError:
         return "too_large", "it needs more memory than is allowed"
+    except EOFError:
+        return "invalid", "it cannot be read: it is empty or ends early"
     except (RuntimeError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return failure(error), f"it cannot be read: {first_line(error)}"
+        return failure(error), f"it cannot be read: {cause_of(error)}"
     return "done", ""
 
 
@@ -155,9 +157,12 @@ def failure(error: BaseException) -> str:
     return "too_large" if any(word in text for word in ran_out) else "invalid"
 
 
-def first_line(error: BaseException) -> str:
-    """The beginning of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+def cause_of(error: BaseException) -> str:
+    """What an error says of the file, without torch's advice on how to load it all the same."""
+    _, _, cause = str(error).rpartition("WeightsUnpickler error:")
+    said = (line.strip().partition(" Please ")[0] for line in cause.splitlines())
+    facts = (line for line in said if line and "weights_only" not in line)
+    return next(facts, type(error).__name__)[:300]
 
 
 if __name__ == "__main__":

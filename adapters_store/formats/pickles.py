@@ -188,9 +188,11 @@ def _convert(
     if kind == "too_large":
         raise ArtefactTooLargeError(message)
     if kind == "invalid":
-        raise InvalidArtefactError(message)
+        raise InvalidArtefactError(message, hint="Check that the file was copied whole.")
     if kind != "done" or code != 0:
-        raise UnsafeArtefactError(message)
+        raise UnsafeArtefactError(
+            message, hint="Ask who wrote it for safetensors; only plain tensors are converted."
+        )
 
 
 def _run(order: str, wall_s: float) -> tuple[bytes, int, bool]:

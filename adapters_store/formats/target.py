@@ -9,6 +9,9 @@ from adapters_store.errors import IncompatibleError, NotFoundError, UsageError
 from adapters_store.formats.native import is_native, read_manifest
 from adapters_store.formats.source import Source
 
+_NAME_HINT = "Give `--backbone NAME`, or the field `backbone` over HTTP."
+_REGISTER_HINT = "Register it with `patchbay adapters backbones add`, or name a folder: ./DIR."
+
 
 def choose_backbone(
     records: Sequence[BackboneRecord], name: str | None, source: Source
@@ -26,7 +29,7 @@ def choose_backbone(
                 return record
         raise NotFoundError(
             f"no backbone {name[:100]!r} is here; known: {known}",
-            hint="Register it with `patchbay adapters backbones add`, or name a folder: ./DIR.",
+            hint=_REGISTER_HINT,
             param="backbone",
         )
     if is_native(source):
@@ -37,5 +40,9 @@ def choose_backbone(
             )
         return by_fingerprint[wanted]
     if len(records) != 1:
-        raise UsageError(f"say which backbone it is for; known: {known}", param="backbone")
+        raise UsageError(
+            f"say which backbone it is for; known: {known}",
+            hint=_NAME_HINT if records else _REGISTER_HINT,
+            param="backbone",
+        )
     return records[0]

@@ -97,7 +97,7 @@ def check_target(url: str, *, allow_private: bool) -> Endpoint:
     if hidden and not allow_private:
         raise ForbiddenError(
             f"webhook host {host!r} is {hidden[0]}, which is not a public address",
-            hint="Add the webhook with allow_private if a private receiver is intended.",
+            hint="Allow it (`--allow-private`) if a private receiver is intended.",
         )
     named = f"[{host}]" if ":" in host else host
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -64,6 +64,7 @@ def test_the_backbone_is_named_by_folder_name_or_the_artefact_itself(
     code, _, err = cli("inspect", source)
     assert code == 2
     assert "say which backbone" in err
+    assert "hint: Give `--backbone NAME`" in err
 
 
 def test_a_rejected_source_exits_with_5_and_says_why(

@@ -144,7 +144,9 @@ def test_code_in_a_pickle_is_never_called(
     folder = folder_with(tmp_path, raw=pickle.dumps(weights))
     if is_zip:
         torch.save(weights, folder / FILE)
-    assert FILE in refusal(tmp_path, folder, error).message
+    told = refusal(tmp_path, folder, error)
+    assert FILE in told.message
+    assert "weights_only" not in told.message + told.hint, "nobody is told how to run it"
     assert not canary.exists()
 
 
@@ -203,7 +205,8 @@ def test_a_checkpoint_of_more_than_an_adapter_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("raw", [b"", b"PK\x03\x04 not an archive"])
 def test_files_that_are_no_pickles_of_torch_are_refused(tmp_path: Path, raw: bytes) -> None:
-    refusal(tmp_path, folder_with(tmp_path, raw=raw), InvalidArtefactError)
+    error = refusal(tmp_path, folder_with(tmp_path, raw=raw), InvalidArtefactError)
+    assert error.message.startswith(f"{FILE}: it cannot be read: ")
 
 
 def test_a_reader_that_takes_too_long_is_ended(tmp_path: Path) -> None:
