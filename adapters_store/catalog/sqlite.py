@@ -19,6 +19,7 @@ from adapters_store.errors import (
 
 _POOL_SIZE = 16
 _PERMISSION_HINT = "Give this user write permission on the file and its folder; reading needs it."
+_BACKUP_HINT = "Put a backup of the file in its place; the blobs are not concerned."
 _RETRY_HINT = "Retry in a moment, and check that the disk has space left."
 
 
@@ -54,7 +55,9 @@ class SqliteDatabase(Database):
                 hint=_PERMISSION_HINT if is_refused else _RETRY_HINT,
             )
         if type(error) is DatabaseError:
-            return CorruptStoreError(f"the catalog {self.location} is damaged: {error.orig}")
+            return CorruptStoreError(
+                f"the catalog {self.location} is damaged: {error.orig}", hint=_BACKUP_HINT
+            )
         return None
 
 

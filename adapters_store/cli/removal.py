@@ -63,12 +63,13 @@ def restore(location: str, reference: str) -> None:
 def collect(location: str, days: float | None, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Give up what was deleted before the restore window, and remove what nothing needs.
 
-    Aliases, pins, running servers and routings keep what they need. It cannot be undone.
+    Aliases, pins, running servers and routings keep what they need, and blobs that were stored in
+    the last 24 hours stay until a later collection. It cannot be undone.
 
     Example: patchbay adapters gc --dry-run
     """
     with open_store(location) as store:
-        if not (dry_run or is_confirmed("remove what nothing needs", yes)):
+        if not (dry_run or is_confirmed("give up what was deleted, for good", yes)):
             return
         window_s = None if days is None else days * 86400
         found = store.collect(dry_run=dry_run, restore_window_s=window_s)

@@ -80,6 +80,17 @@ def test_an_absent_artefact_folder_is_named_whole(cli, tmp_path):
     assert f"no artefact at {write_folder.parent}" in cli("push", write_folder, "acme/x")[2]
 
 
+def test_a_damaged_catalog_is_told_with_the_way_back(cli, store, tmp_path):
+    store.close()
+    for end in ("-wal", "-shm"):
+        (tmp_path / "store" / f"catalog.sqlite{end}").unlink(missing_ok=True)
+    (tmp_path / "store" / "catalog.sqlite").write_bytes(b"no database at all" * 100)
+    code, _, err = cli("ls")
+    assert code == 5
+    assert "catalog.sqlite is damaged: file is not a database" in err
+    assert "hint: Put a backup" in err
+
+
 def test_a_deletion_tells_its_reason_to_who_asks_for_the_version(cli, store):
     assert cli("rm", "acme/echo:1", "--yes", "--reason", "bad labels")[0] == 0
     code, _, err = cli("show", "acme/echo")
