@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from adapters_store.cli.options import json_option, open_store, store_option
+from adapters_store.errors import PatchbayError
 from adapters_store.printing import print_json, print_table
 
 
@@ -38,6 +39,7 @@ def init(
 
     Example: patchbay adapters init --store /srv/patchbay --blobs s3://adapters/prod
     """
+    from adapters_store.location import CONFIG_FILE, location_path
     from adapters_store.store_config import write_store_config
 
     settings: dict[str, Any] = {
@@ -49,8 +51,14 @@ def init(
         for section, values in settings.items()
     } | {"restore_window_days": restore_window_days}
     given = {key: value for key, value in settings.items() if value not in ({}, None)}
+    was_there = (location_path(location) / CONFIG_FILE).exists()
     file = write_store_config(location, catalog=catalog, blobs=blobs, settings=given)
-    open_store(location, create=True).close()
+    try:
+        open_store(location, create=True).close()
+    except PatchbayError:
+        if not was_there:
+            file.unlink()
+        raise
     if as_json:
         print_json({"config": str(file)})
     else:

@@ -80,6 +80,17 @@ def test_an_absent_artefact_folder_is_named_whole(cli, tmp_path):
     assert f"no artefact at {write_folder.parent}" in cli("push", write_folder, "acme/x")[2]
 
 
+def test_a_store_that_does_not_open_is_not_configured_for_good(cli, tmp_path):
+    place = tmp_path / "new"
+    (tmp_path / "file").write_text("x")
+    code, _, err = cli("init", "--store", place, "--catalog", tmp_path / "file" / "c.sqlite")
+    assert code == 2
+    assert "cannot make a store" in err
+    assert not (place / "store.yaml").exists()
+    assert cli("init", "--store", place, "--catalog", tmp_path / "c.sqlite")[0] == 0
+    assert cli("init", "--store", place, "--catalog", tmp_path / "d.sqlite")[0] == 4
+
+
 def test_a_damaged_catalog_is_told_with_the_way_back(cli, store, tmp_path):
     store.close()
     for end in ("-wal", "-shm"):
