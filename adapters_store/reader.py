@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 from adapters_store.blobs import Blobs
 from adapters_store.catalog import aliases as alias_rows
 from adapters_store.catalog import backbones as backbone_rows
-from adapters_store.catalog import history, listing
+from adapters_store.catalog import history, listing, lookups
 from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.clock import moment
 from adapters_store.catalog.database import Database
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from adapters_store.manifest import Kind, Manifest
 
 _MAX_CACHED_MANIFESTS = 4096
-_NAMES_AT_ONCE = 500
+_ARTEFACTS_AT_ONCE = 500
 
 
 class StoreReader:
@@ -218,13 +218,10 @@ class StoreReader:
         from adapters_store.verify import verify_version
 
         findings: builtins.list[Finding] = []
-        seen: set[str] = set()
         for version in self._to_verify(reference):
-            if version.digest not in seen:
-                seen.add(version.digest)
-                found = builtins.list(verify_version(version, self._blobs.origin))
-                if not (found and version.is_deleted and self._is_collected(version.digest)):
-                    findings.extend(found)
+            found = builtins.list(verify_version(version, self._blobs.origin))
+            if found and not self._is_collected(version.digest):
+                findings.extend(found)
         return findings
 
     def _is_collected(self, digest: str) -> bool:
@@ -241,28 +238,32 @@ class StoreReader:
         return CorruptStoreError(f"the {what} of artefact {digest} is missing")
 
     def _to_verify(self, reference: str | Reference | None) -> Iterable[Version]:
+        """One version of each artefact with content that a reference, or any, stands for."""
         if reference is None:
             return self._everything()
         target = parsed(reference)
         with self._database.read() as connection:
             if target.is_bare:
                 found = version_rows.list_versions(connection, target)
-                return [version for version in found if not version.is_purged]
+                # The newest version of an artefact stands for it.
+                kept = reversed([version for version in found if not version.is_purged])
+                return {version.digest: version for version in kept}.values()
             version = version_rows.find(connection, target)
             if version.is_purged:
                 raise version_rows.collected_error(version)
             return [version]
 
     def _everything(self) -> Iterator[Version]:
-        """Every version that has its content, some names at a time."""
-        after: Reference | None = None
+        """One version of each artefact that has its content, a bounded number in memory."""
+        after = ""
         while True:
             with self._database.read() as connection:
-                found = listing.list_whole_names(connection, limit=_NAMES_AT_ONCE, after=after)
-            if not found:
+                digests = listing.list_artefacts(connection, limit=_ARTEFACTS_AT_ONCE, after=after)
+                found = lookups.holders(connection, digests)
+            if not digests:
                 return
-            yield from (version for version in found if not version.is_purged)
-            after = Reference(found[-1].tenant, found[-1].name)
+            yield from found.values()
+            after = digests[-1]
 
     def _bind(self, version: Version) -> Version:
         return dataclasses.replace(version, read_manifest=self.manifest)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, Subquery, select, tuple_
 
-from adapters_store.catalog.schema import NAMES, VERSIONS
+from adapters_store.catalog.schema import ARTEFACTS, NAMES
 from adapters_store.catalog.versions import as_version, select_versions
 from adapters_store.names import Reference
 from adapters_store.records import Version
@@ -37,13 +37,12 @@ def list_names(
     return [as_version(row) for row in connection.execute(query)]
 
 
-def list_whole_names(
-    connection: Connection, *, limit: int, after: Reference | None
-) -> list[Version]:
-    """All versions of so many names, deleted and purged ones too, by tenant, name and number."""
-    page = _page(select(NAMES.c.id, NAMES.c.tenant, NAMES.c.name), limit, after)
-    query = select_versions(page).order_by(page.c.tenant, page.c.name, VERSIONS.c.number)
-    return [as_version(row) for row in connection.execute(query)]
+def list_artefacts(connection: Connection, *, limit: int, after: str) -> list[str]:
+    """Digests of artefacts whose content was not collected, after a digest (exclusive)."""
+    query = select(ARTEFACTS.c.digest).where(
+        ARTEFACTS.c.digest > after, ARTEFACTS.c.collected_at.is_(None)
+    )
+    return list(connection.execute(query.order_by(ARTEFACTS.c.digest).limit(limit)).scalars())
 
 
 def _page(names: Select[Any], limit: int, after: Reference | None) -> Subquery:

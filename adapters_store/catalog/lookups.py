@@ -62,6 +62,18 @@ def alias_numbers(
     return {(row.name_id, row.alias): row.number for row in rows}
 
 
+def holders(connection: Connection, digests: Iterable[str]) -> dict[str, Version]:
+    """The first version that has its content, by name, for those of the digests that have one."""
+    query = VERSION_ROWS.where(VERSIONS.c.purged_at.is_(None)).order_by(
+        NAMES.c.tenant, NAMES.c.name, VERSIONS.c.number
+    )
+    found: dict[str, Version] = {}
+    for row in rows_by_keys(connection, query, [VERSIONS.c.digest], ((one,) for one in digests)):
+        if row.digest not in found:
+            found[row.digest] = as_version(row)
+    return found
+
+
 def versions_of(
     connection: Connection, numbered: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], Version]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from adapters_store.reader import StoreReader
 from adapters_store.records import Finding
 
 if TYPE_CHECKING:
+    from adapters_store.signing import SignatureRecord
     from adapters_store.webhooks.registry import Webhooks
 
 
@@ -82,16 +84,18 @@ class LedgerStore(StoreReader):
     def verify(self, reference: str | Reference | None = None) -> builtins.list[Finding]:
         """What the reader's ``verify`` finds, and signatures that do not fit their artefact."""
         findings = super().verify(reference)
-        if reference is None:
-            records = self.signatures.list()
-        else:
-            digests = {version.digest for version in self._to_verify(reference)}
-            records = [one for digest in sorted(digests) for one in self.signatures.list(digest)]
-        for one in records:
+        for one in self._signatures_of(reference):
             if not one.signature.is_valid(one.digest):
                 message = f"the signature by key {one.signature.key.id} does not fit the artefact"
                 findings.append(Finding(one.digest, "signature", one.digest, "forged", message))
         return findings
+
+    def _signatures_of(self, reference: str | Reference | None) -> Iterator[SignatureRecord]:
+        if reference is None:
+            yield from self.signatures.walk()
+        else:
+            for digest in sorted(version.digest for version in self._to_verify(reference)):
+                yield from self.signatures.list(digest)
 
     def pin(
         self, reference: str | Reference, owner: str, reason: str = "", *, actor: str = "local"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Row, insert, select, tuple_
 
 from adapters_store.catalog import versions as version_rows
 from adapters_store.catalog.database import Database
@@ -14,6 +15,8 @@ from adapters_store.catalog.schema import SIGNATURES, bump_generation
 from adapters_store.ledger.events import Subject
 from adapters_store.names import Reference, parsed
 from adapters_store.signing import Signature, SignatureRecord
+
+_PAGE_SIGNATURES = 500
 
 
 class Signatures:
@@ -42,10 +45,20 @@ class Signatures:
         if digest is not None:
             query = query.where(SIGNATURES.c.digest == digest)
         with self._database.read() as connection:
-            return [
-                SignatureRecord(row.digest, Signature.parse(row.signature), row.actor, row.at)
-                for row in connection.execute(query)
-            ]
+            return [_as_record(row) for row in connection.execute(query)]
+
+    def walk(self) -> Iterator[SignatureRecord]:
+        """Every signature, by digest and key id, a bounded number in memory."""
+        place = ("", "")
+        key = tuple_(SIGNATURES.c.digest, SIGNATURES.c.key_id)
+        while True:
+            query = select(SIGNATURES).where(key > place).order_by(*key).limit(_PAGE_SIGNATURES)
+            with self._database.read() as connection:
+                rows = connection.execute(query).all()
+            if not rows:
+                return
+            yield from (_as_record(row) for row in rows)
+            place = (rows[-1].digest, rows[-1].key_id)
 
 
 def keep(change: Journal, subject: Subject, signatures: Iterable[Signature]) -> None:
@@ -71,3 +84,7 @@ def keep(change: Journal, subject: Subject, signatures: Iterable[Signature]) -> 
         }
         change.connection.execute(insert(SIGNATURES).values(row))
         change.record("signature.added", subject, key_id=key_id, signature=str(signature))
+
+
+def _as_record(row: Row[Any]) -> SignatureRecord:
+    return SignatureRecord(row.digest, Signature.parse(row.signature), row.actor, row.at)

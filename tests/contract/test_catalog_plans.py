@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ NUM_VERSIONS, NUM_TENANTS, PAGE = 20_000, 100, 50
 # The rows that a plan may read: a page, with what belongs to each of its names.
 MAX_ROWS = 16 * PAGE
 MAX_OPCODES = 500 * PAGE
+MAX_VERIFY_BYTES = 3 * 2**20
 
 # What may be read whole: tables of a few rows, the keys that a query was given, and the page that
 # it has cut out already.
@@ -249,3 +251,21 @@ def test_a_batch_of_purges_reads_what_it_purges(large: Large):
             reachability.mark_purged(connection, keys, at=now(), actor="me", reason="")
         assert sum(counted) < MAX_OPCODES
         connection.rollback()
+
+
+def test_a_verification_of_everything_holds_few_versions_in_memory(large: Large, monkeypatch):
+    seen: list[int] = [0]
+
+    def sound(_version, _blobs) -> tuple[()]:
+        seen[0] += 1
+        return ()
+
+    monkeypatch.setattr("adapters_store.verify.verify_version", sound)
+    tracemalloc.start()
+    try:
+        assert large.store.verify() == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seen[0] >= NUM_VERSIONS
+    assert peak < MAX_VERIFY_BYTES
