@@ -38,7 +38,10 @@ def serve(
     check: bool,
     **flags: Any,
 ) -> None:
-    """Serve every task of a store over HTTP until Ctrl-C."""
+    """Serve every task of a store over HTTP until Ctrl-C.
+
+    Example: patchbay serve --store ~/.patchbay --port 8000
+    """
     try:
         code = _serve(file, folders, dtype, check, flags)
     except PatchbayError as error:

@@ -58,7 +58,10 @@ def run_recipe(recipe: str, out: Path | None, settings: tuple[str, ...]) -> None
 @train.command("resume")
 @click.argument("folder", type=_folder)
 def resume(folder: Path) -> None:
-    """Go on with the run in FOLDER, bit for bit as if it had not stopped."""
+    """Go on with the run in FOLDER, bit for bit as if it had not stopped.
+
+    Example: patchbay train resume runs/bytes
+    """
     from training.run import Run, read_recipe
 
     _train(Run.build(read_recipe(folder)), folder)
@@ -68,7 +71,10 @@ def resume(folder: Path) -> None:
 @click.option("--runs", type=_folder, default=RUNS, show_default=True, help="Folder of runs.")
 @json_option
 def list_runs(runs: Path, as_json: bool) -> None:
-    """List the packaged recipes and the runs with their progress."""
+    """List the packaged recipes and the runs with their progress.
+
+    Example: patchbay train ls --runs runs
+    """
     from training import checkpoint
     from training.recipe import packaged_recipes
     from training.run import RECIPE_FILE, read_recipe

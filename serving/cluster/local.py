@@ -16,6 +16,7 @@ import serving
 from adapters_store.canonical import strict_json
 from adapters_store.errors import NotFoundError, UnavailableError
 from adapters_store.families import family_of
+from adapters_store.store import Store
 from serving.config import ServeConfig
 
 APPLICATION = "patchbay"
@@ -28,11 +29,13 @@ def serve_locally(config: ServeConfig) -> Iterator[str]:
     """Start a private local Ray, deploy the application, yield its URL, stop everything.
 
     Ray runs without dashboard and usage reports, behind a random token, on the loopback interface
-    alone. Raises :class:`UnavailableError` when the application does not come up, and the errors
-    of a folder that holds no backbone the engine runs before anything is started.
+    alone. Raises :class:`UnavailableError` when the application does not come up, and before
+    anything is started the errors of a folder that holds no backbone the engine runs and of a
+    store that does not open.
     """
     for backbone in config.backbones:
         check_folder(backbone.folder)
+    Store.open(config.store).close()
     config = config.model_copy(update={"port": claim_port(config.host, config.port)})
     _prepare_environment(config)
     import ray

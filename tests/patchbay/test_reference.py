@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from patchbay.cli import COMMANDS
-from patchbay.reference import FILE, render
+import click
+
+from patchbay.cli import COMMANDS, patchbay
+from patchbay.reference import FILE, contexts, render
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,3 +22,13 @@ def test_every_command_stands_in_it_once() -> None:
     assert len(names) == len(set(names))
     assert set(names) > {"patchbay", "patchbay serve", "patchbay adapters audit verify"}
     assert {name.split()[1] for name in names if " " in name} == set(COMMANDS)
+
+
+def test_every_command_gives_an_example() -> None:
+    root = click.Context(patchbay, info_name="patchbay", **patchbay.context_settings)
+    assert [
+        context.command_path
+        for context in contexts(root)
+        if not isinstance(context.command, click.Group)
+        and "Example: patchbay " not in (context.command.help or "")
+    ] == []

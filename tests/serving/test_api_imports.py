@@ -215,6 +215,18 @@ def test_a_stored_adapter_that_cannot_run_is_refused_by_the_same_error_when_aske
     assert text(answer(http, "acme/upper")) == before
 
 
+@pytest.mark.parametrize("route", ["/v1/adapters", "/v1/adapters/inspect"])
+@pytest.mark.parametrize("body", [b"{bad", b'{"x": 1, "x": 2}', b"\xff", b'{"x": NaN}'])
+def test_a_body_that_is_no_json_is_a_bad_request(
+    http: httpx.Client, route: str, body: bytes
+) -> None:
+    refused = http.post(route, content=body, headers={"content-type": "application/json"})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "invalid_request"
+    assert refused.json()["error"]["message"].startswith("the body ")
+    assert "/openapi.json" in refused.json()["hint"]
+
+
 def test_forms_of_mixed_or_missing_files_are_refused(http: httpx.Client, byte_t5: Backbone) -> None:
     files = peft_lora(byte_t5, 1)
     name = {"name": "foreign/x", **BACKBONE}

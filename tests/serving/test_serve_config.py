@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from adapters_store.errors import IncompatibleError, UnavailableError, UsageError
+from patchbay.cli import main
 from serving.cli import serve
 from serving.cluster.local import claim_port
 from serving.config import BUNDLED_NAME, is_loopback, load_config
@@ -105,3 +106,11 @@ def test_a_port_in_use_is_refused_before_anything_starts() -> None:
         with pytest.raises(UnavailableError, match=f"cannot listen on 127.0.0.1:{port}"):
             claim_port("127.0.0.1", port)
     assert claim_port("127.0.0.1", 0) > 0
+
+
+def test_a_store_that_does_not_open_is_told_before_anything_starts(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main(["serve", "--store", str(tmp_path / "file"), "--port", "0"]) == 2
+    err = capsys.readouterr().err
+    assert f"error: cannot make a store at {tmp_path / 'file'}: File exists" in err
+    assert "hint: Check the path" in err

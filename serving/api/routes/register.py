@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
 from adapters_store.canonical import strict_json
-from adapters_store.errors import UsageError
+from adapters_store.errors import InvalidArtefactError, UsageError
 from adapters_store.formats import Source
 from adapters_store.formats.rendering import inspection_json
 from adapters_store.formats.sources import open_source
@@ -72,7 +72,7 @@ async def inspect_adapter(request: Request, service: ServiceOf, caller: Caller) 
         fields = _parse(ImportFields, upload.fields)
         source: Source = upload.source
     else:
-        asked = _parse(InspectBody, strict_json(await request.body(), "the body"))
+        asked = _parse(InspectBody, await _json(request))
         fields = asked
         source = await asyncio.to_thread(open_source, asked.source, service.config.sources)
     inspection = await asyncio.to_thread(inspect_source, source, fields, service.resolver.served)
@@ -89,7 +89,7 @@ async def _from_form(request: Request, service: Service, caller: Principal) -> l
 
 
 async def _from_json(request: Request, service: Service, caller: Principal) -> list[Version]:
-    document = strict_json(await request.body(), "the body")
+    document = await _json(request)
     served = service.resolver.served
     if isinstance(document, dict) and "source" in document:
         asked = _parse(SourceBody, document)
@@ -116,6 +116,14 @@ async def _publish(
     return await asyncio.to_thread(
         publish, service, caller, body.name, body.aliases, signature, make
     )
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return strict_json(await request.body(), "the body")
+    except InvalidArtefactError as error:
+        hint = "The schema of this route is at /docs and /openapi.json."
+        raise UsageError(error.message, hint=hint) from error
 
 
 def _content_type(request: Request) -> str:
