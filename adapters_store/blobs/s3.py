@@ -270,15 +270,11 @@ class S3Blobs:
         )
 
     def _send_parts(self, digest: str, data: bytes) -> None:
-        from botocore.exceptions import ClientError
-
-        try:
-            self._upload(digest, data).send()
-        except ClientError:
-            # Another writer of the same blob shares the open upload and may have completed it.
+        def is_there() -> bool:
             found = self._head(digest)
-            if found is None or not self._is_sound(found, digest, data):
-                raise
+            return found is not None and self._is_sound(found, digest, data)
+
+        self._upload(digest, data).send_beside_others(is_there)
 
     def _upload(self, digest: str, data: bytes) -> Upload:
         part_bytes = max(self._part_bytes, -(-len(data) // MAX_PARTS))

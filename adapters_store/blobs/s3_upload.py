@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from adapters_store.limits import MIB
 MIN_PART_BYTES = 5 * MIB
 MAX_PARTS = 10_000
 _PART_THREADS = 4
+_UPLOAD_IS_GONE = frozenset({"NoSuchUpload", "InvalidPart"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,22 @@ class Upload:
             UploadId=upload_id,
             MultipartUpload={"Parts": [arrived[number] for number in sorted(arrived)]},
         )
+
+    def send_beside_others(self, is_there: Callable[[], bool]) -> None:
+        """As ``send``, where other writers of the same object share the open upload.
+
+        They may have completed it, which ``is_there`` tells, or given it up: then send anew.
+        """
+        from botocore.exceptions import ClientError
+
+        try:
+            self.send()
+        except ClientError as error:
+            if is_there():
+                return
+            if error.response.get("Error", {}).get("Code") not in _UPLOAD_IS_GONE:
+                raise
+            self.send()
 
     def checksum(self) -> str:
         """The checksum that S3 keeps for the completed object, without its ``-<parts>`` suffix."""
