@@ -85,7 +85,7 @@ def write_store_config(
             f"{file} is there and says something else", hint="Edit that file, or remove it first."
         )
     for part, name in ((config.catalog, CATALOG_FILE), (config.blobs, BLOB_FOLDER)):
-        if (file.parent / name).exists() and Path(part) != (file.parent / name).absolute():
+        if _holds_files(file.parent / name) and Path(part) != (file.parent / name).absolute():
             raise ConflictError(
                 f"{file.parent} holds a store already, whose {name} would be hidden",
                 hint="Choose another folder; artefacts move with `adapters pull` and `push`.",
@@ -102,6 +102,11 @@ def write_store_config(
             raise ConflictError(f"{file} was written by another program meanwhile") from error
         raise as_typed(error, f"cannot write {file}") from error
     return file
+
+
+def _holds_files(path: Path) -> bool:
+    """True for a file, and for a folder with a file anywhere below."""
+    return path.is_file() or any(below.is_file() for below in path.rglob("*"))
 
 
 def _read_yaml(file: Path) -> Any:

@@ -87,7 +87,10 @@ def test_a_store_that_does_not_open_is_not_configured_for_good(cli, tmp_path):
     assert code == 2
     assert "cannot make a store" in err
     assert not (place / "store.yaml").exists()
-    assert cli("init", "--store", place, "--catalog", tmp_path / "c.sqlite")[0] == 0
+    absent = "postgresql://nobody@127.0.0.1:1/none"
+    assert cli("init", "--store", place, "--catalog", absent)[0] == 8
+    elsewhere = ("--catalog", tmp_path / "c.sqlite", "--blobs", tmp_path / "b")
+    assert cli("init", "--store", place, *elsewhere)[0] == 0
     assert cli("init", "--store", place, "--catalog", tmp_path / "d.sqlite")[0] == 4
 
 
