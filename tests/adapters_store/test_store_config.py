@@ -151,8 +151,10 @@ def test_a_configuration_that_would_not_open_is_not_written(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"catalog": "other.sqlite"}, {"blobs": "s3://bucket/x"}])
-def test_a_configuration_never_hides_a_store_that_is_there(tmp_path, change):
-    Store.open(tmp_path).close()
+def test_a_configuration_never_hides_a_store_that_is_there(tmp_path, t5, change):
+    with Store.open(tmp_path) as store:
+        store.add_backbone(t5)
+        store.publish("acme/task", low_rank(t5))
     with pytest.raises(ConflictError, match="holds a store already"):
         write_store_config(tmp_path, **change)
     assert write_store_config(tmp_path, settings={"restore_window_days": 3}).is_file()
