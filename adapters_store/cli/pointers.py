@@ -31,11 +31,16 @@ def alias(
     Example: patchbay adapters alias acme/redact-email prod 3 --expected 2
     """
     with open_store(location) as store:
+        before = store.aliases(name).get(alias)
         found = store.set_alias(
             name, alias, version, expected_version=expected, reason=reason, evidence=evidence
         )
     click.echo(f"{found.full_name}@{alias}")
-    click.echo(f"{found.full_name}@{alias} is now version {found.number}", err=True)
+    if before == found.number:
+        told = f"was version {found.number} already; nothing was recorded"
+    else:
+        told = f"is now version {found.number}"
+    click.echo(f"{found.full_name}@{alias} {told}", err=True)
 
 
 @click.command("unalias")

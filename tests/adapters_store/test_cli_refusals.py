@@ -135,6 +135,14 @@ def test_show_keeps_provenance_apart_from_what_the_store_says(cli, t5, tmp_path)
     assert ["provenance.versions", "made up"] in lines
 
 
+def test_a_move_that_changes_nothing_says_that_its_reason_is_not_kept(cli, store):
+    code, out, err = cli("alias", "acme/echo", "prod", "1", "--reason", "scored well")
+    assert (code, out) == (0, "acme/echo@prod\n")
+    assert "was version 1 already; nothing was recorded" in err
+    assert len(store.alias_history("acme/echo")) == 1
+    assert "is now version 1" in cli("alias", "acme/echo", "best", "1")[2]
+
+
 def test_a_lost_comparison_names_the_alias_in_full(cli, store):
     code, _, err = cli("alias", "acme/echo", "prod", "1", "--expected", "7")
     assert code == 4
