@@ -157,7 +157,11 @@ def means(rows: Sequence[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
 def difference(
     rows: Sequence[dict[str, Any]], first: str, second: str, metric: str
 ) -> Difference | None:
-    """The first arm minus the second over the runs that both have, paired example by example."""
+    """The first arm minus the second over the runs that both have, paired example by example.
+
+    Seeds share their test examples, so an example's score is its mean over the seeds: counting it
+    once per seed would make the interval too narrow.
+    """
     by_arm = [
         {(r["task"], r["seed"]): r["scores"][metric] for r in rows if r["arm"] == arm}
         for arm in (first, second)
@@ -165,7 +169,14 @@ def difference(
     both = sorted(by_arm[0].keys() & by_arm[1].keys())
     if not both:
         return None
-    return paired_bootstrap([by_arm[0][key] for key in both], [by_arm[1][key] for key in both])
+    groups = [
+        [
+            [mean(s) for s in zip(*(arm[key] for key in both if key[0] == task), strict=True)]
+            for task in dict.fromkeys(key[0] for key in both)
+        ]
+        for arm in by_arm
+    ]
+    return paired_bootstrap(*groups)
 
 
 def differences(

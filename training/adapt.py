@@ -13,6 +13,7 @@ from torch import nn
 
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
+from adapters_store.errors import UsageError
 from adapters_store.ledger.ancestry import LINEAGE_KEY
 from training import backbones
 from training.compile import compile_task, signature
@@ -109,6 +110,9 @@ class Teacher:
         routings for ``init`` other than ``uniform``. Raises :class:`UsageError` for a missing or
         wrong source, :class:`IncompatibleError` for another backbone's.
         """
+        is_routed = config.mode in ("z", "full")
+        if config.init not in ("auto", "uniform") and not is_routed:
+            raise UsageError(f"mode {config.mode!r} learns no routing that init could start")
         torch.manual_seed(config.seed)
         if source is not None:
             check_backbone(source, self.backbone)
@@ -120,7 +124,7 @@ class Teacher:
             num_labels=[len(task.labels)] if self.kind == "classification" else (),
         )
         try:
-            if source is not None and config.mode in ("z", "full"):
+            if source is not None and is_routed:
                 choose_routing(
                     adapted, self.objective(task, config), task, config.init, source, neighbours
                 )

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: trainable weights, optimiser, schedule and random state, in one file.
+"""Checkpoints of a run: weights, optimiser, schedule and random state, in one file.
 
 A checkpoint is written beside the old one and renamed over it, so a run killed while saving
 still has the last good one.
@@ -16,6 +16,7 @@ import torch
 from adapters_store.errors import IncompatibleError, TrainingError
 
 _NAME = "checkpoint.pt"
+_OTHER_RECIPE = "Resume with the recipe that the run was started with."
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -28,8 +29,9 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+def _kept(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What trains, and what a method drew once and keeps: a random routing."""
+    return {n: p for n, p in model.named_parameters() if p.requires_grad or ".method." in n}
 
 
 def save(folder: Path, step: int, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> None:
@@ -37,7 +39,7 @@ def save(folder: Path, step: int, model: torch.nn.Module, optimizer: Any, schedu
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         "step": step,
-        "weights": {name: p.detach() for name, p in _trainable(model).items()},
+        "weights": {name: p.detach() for name, p in _kept(model).items()},
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
         "random": torch.get_rng_state(),
@@ -67,20 +69,27 @@ def resume(folder: Path, model: torch.nn.Module, optimizer: Any, scheduler: Any)
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Copy named weights into the model's trainable parameters; the names must agree exactly."""
-    own = _trainable(model)
+    """Copy named weights into the model's own; names and shapes must agree exactly."""
+    own = _kept(model)
     if own.keys() != weights.keys():
         raise IncompatibleError(
             f"checkpoint names differ from the model's: missing {sorted(own.keys() - weights)}, "
             f"extra {sorted(weights.keys() - own.keys())}",
-            hint="Resume with the recipe that the run was started with.",
+            hint=_OTHER_RECIPE,
         )
+    for name, parameter in own.items():
+        if parameter.shape != weights[name].shape:
+            raise IncompatibleError(
+                f"checkpoint weight {name} has shape {tuple(weights[name].shape)}; the model's is "
+                f"{tuple(parameter.shape)}",
+                hint=_OTHER_RECIPE,
+            )
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
 
 
 def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The trainable weights of the stored checkpoint, by parameter name."""
+    """The weights of the stored checkpoint, by parameter name."""
     weights: dict[str, torch.Tensor] = _read(folder / _NAME)["weights"]
     return weights

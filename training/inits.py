@@ -109,8 +109,8 @@ def along_gradient(new: Newcomer) -> torch.Tensor:
 def by_embedding(new: Newcomer) -> torch.Tensor:
     """The neighbour whose published examples read most like the task's inputs.
 
-    Inputs are compared by the mean of the last encoder states under the uniform mix; a neighbour
-    without examples in its signature is passed over.
+    Inputs are compared by the mean of the last states under the uniform mix, the encoder's if there
+    is one; a neighbour without examples in its signature is passed over.
     """
     own = _embedded(new, new.task.train[:NUM_EMBEDDED])
     scores = torch.full((len(new.neighbours),), -torch.inf)
@@ -138,9 +138,12 @@ def _embedded(new: Newcomer, examples: Sequence[Example]) -> torch.Tensor:
     model = new.model
     batch = new.objective.collate([(0, _answered(new.task, example)) for example in examples])
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-    is_encoder_decoder = bool(model.model.config.is_encoder_decoder)
-    run = model.encode if is_encoder_decoder else model
-    hidden = run(batch["task_of_row"], **inputs).last_hidden_state
+    if model.model.config.is_encoder_decoder:
+        outputs = model.encode(batch["task_of_row"], **inputs)
+    else:
+        model.context.set(batch["task_of_row"])
+        outputs = model.model.base_model(**inputs)
+    hidden = outputs.last_hidden_state
     mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     return torch.as_tensor(((hidden * mask).sum(1) / mask.sum(1)).mean(0))
 

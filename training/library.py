@@ -17,11 +17,11 @@ from adapters_store.artefact import Artefact, build_artefact
 from adapters_store.backbone import Backbone
 from adapters_store.errors import IncompatibleError, UsageError
 from adapters_store.families import Site
-from adapters_store.manifest import BankPart, RoutingPart, TaskSignature
+from adapters_store.manifest import BankPart, LowRankPart, RoutingPart, TaskSignature
 from training.methods.base import SiteMethod
 from training.methods.effects import TokenMixture
 from training.model import AdaptedModel
-from training.restore import Pairs, read_bank, read_pairs
+from training.restore import Pairs, check_parts, read_bank, read_pairs
 
 DEFAULT_TOP_K = 4
 
@@ -34,7 +34,8 @@ def library_bank(
     """The bank whose skill k is adapter k: ``low_rank`` adapters of one backbone and its sites.
 
     Ranks may differ: lower ones are filled up with zeros, which changes nothing. Scales are folded
-    into ``b``. Raises UsageError for no adapter or one without ``low_rank`` parts,
+    into ``b``. Raises UsageError for no adapter or one with other than ``low_rank`` parts
+    (a head is left out),
     IncompatibleError where backbones or sites differ.
     """
     if not adapters:
@@ -132,6 +133,7 @@ def _checked(adapter: Artefact, backbone: Backbone) -> Pairs:
             f"expected {backbone.fingerprint}"
         )
     found = read_pairs(adapter)
+    check_parts(adapter, LowRankPart, "a library")
     if not found:
         raise UsageError("an adapter of the library has no low_rank parts to make a skill of")
     return found

@@ -16,7 +16,11 @@ from training.methods.base import SiteMethod
 from training.methods.effects import Side
 from training.methods.fixed import FixedScale, FixedSite
 from training.methods.mhr import compose
+from training.methods.routing import sigmoid_gate
 from training.model import AdaptedModel
+
+_GATE_TOLERANCE = 3e-2  # relative: logits and weights may be stored in half precision
+_LEAST_GATE = 1e-3  # a gate that is not quite shut still learns
 
 Bank = dict[str, tuple[torch.Tensor, torch.Tensor, float]]
 """By site, in the bank's order: ``a`` (H, K, in/H, r), ``b`` (H, K, r, out/H) and the scale."""
@@ -29,6 +33,13 @@ def check_backbone(artefact: Artefact, backbone: Backbone) -> None:
             f"the {artefact.manifest.kind} is for backbone {artefact.manifest.backbone}; "
             f"{backbone.folder} is {backbone.fingerprint}"
         )
+
+
+def check_parts(artefact: Artefact, kind: type, what: str) -> None:
+    """Raise :class:`UsageError` where an adapter has other parts than ``kind`` and a head."""
+    parts = artefact.manifest.parts
+    if others := {p.primitive for p in parts if not isinstance(p, kind | HeadPart)}:
+        raise UsageError(f"{what} takes up no {', '.join(sorted(others))} parts of an adapter")
 
 
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor, float]]
@@ -82,15 +93,23 @@ def read_bank(artefact: Artefact) -> Bank:
 
 
 def read_logits(artefact: Artefact, bank: Artefact) -> torch.Tensor:
-    """A routing's logits (S, H, K); raises where it has none or belongs to another bank."""
+    """A routing's logits (S, H, K) under the sigmoid gate, by which new tasks are routed.
+
+    A routing that was learnt under another gate gives the logits of its weights. Raises where it
+    has no logits or belongs to another bank.
+    """
     if artefact.manifest.bank != bank.digest:
         raise IncompatibleError(
             f"the routing is over bank {artefact.manifest.bank}, not {bank.digest}"
         )
-    logits = load_tensors(artefact).get("routing/logits")
+    tensors = load_tensors(artefact)
+    logits = tensors.get("routing/logits")
     if logits is None:
         raise UsageError("the routing carries no logits; publish it with them to start from it")
-    return logits.float()
+    logits, weights = logits.float(), tensors["routing/weights"].float()
+    if torch.allclose(sigmoid_gate(logits), weights, rtol=_GATE_TOLERANCE, atol=1e-4):
+        return logits
+    return torch.logit(weights.clamp(_LEAST_GATE, 1 - _LEAST_GATE))
 
 
 def restore(

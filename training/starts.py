@@ -11,11 +11,13 @@ from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from adapters_store.errors import UsageError
 from adapters_store.families import Site
+from adapters_store.primitives.low_rank import LowRankPart
+from adapters_store.primitives.scale import ScalePart
 from training.injection import select_sites
 from training.methods import MethodConfig, SiteMethod, build_methods, build_site_method
 from training.methods.effects import Side
 from training.methods.mhr import average
-from training.restore import read_bank, read_pairs, read_vectors
+from training.restore import check_parts, read_bank, read_pairs, read_vectors
 
 Mode = Literal["z", "mu", "full", "lora", "ia3"]
 
@@ -26,8 +28,9 @@ def start(
     """The methods that ``mode`` trains, by site.
 
     ``source`` is a bank, or for ``lora`` and ``ia3`` an adapter to tune further; without one they
-    are fresh at the sites of ``patterns``. Raises :class:`UsageError` for a missing or wrong
-    source.
+    are fresh at the sites of ``patterns``. A routing is learnt per site under the sigmoid gate,
+    whatever routed the bank before; a head is always learnt anew. Raises :class:`UsageError` for a
+    missing or wrong source.
     """
     if mode in ("lora", "ia3"):
         return _adapter(backbone, mode, source, patterns, rank)
@@ -59,6 +62,7 @@ def _adapter(
     )
     if not found:
         raise UsageError(f"the adapter has nothing that mode {mode!r} could tune further")
+    check_parts(source, LowRankPart if mode == "lora" else ScalePart, f"mode {mode!r}")
     return found
 
 

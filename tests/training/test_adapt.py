@@ -9,13 +9,14 @@ import torch
 from conftest import Published
 from training_kit import opinion_task, save_tiny_bert
 
-from adapters_store.artefact import load_tensors
+from adapters_store.artefact import build_artefact, load_tensors
 from adapters_store.errors import IncompatibleError, UsageError
 from adapters_store.ledger.lineage import lineage_of
 from training import backbones
 from training.adapt import AdaptConfig, Teacher
 from training.evaluation import artefact_accuracy
 from training.inits import NUM_SCORED
+from training.library import library_bank
 from training.recipe import BackboneSection, TasksSection
 from training.restore import read_bank, read_logits
 from training.sources import suite_task
@@ -192,3 +193,34 @@ def test_an_encoder_learns_a_separable_task(tmp_path: Path) -> None:
         torch.equal(tensor, teacher.model.state_dict()[name])
         for name, tensor in fresh.state_dict().items()
     )
+
+
+def test_a_start_for_a_mode_without_routing_is_refused(
+    published: Published, new_task: Task
+) -> None:
+    teacher, bank = Teacher.open(published.folder / "backbone"), published.artefact("bank")
+    seen = published.artefact("kv-city")
+    with pytest.raises(UsageError, match="mode 'mu' learns no routing"):
+        teacher.teach(new_task, AdaptConfig(mode="mu", init="nearest"), bank, [seen])
+
+
+def test_parts_that_tuning_or_a_library_would_drop_are_refused(
+    published: Published, new_task: Task
+) -> None:
+    teacher = Teacher.open(published.folder / "backbone")
+    low, scale = (
+        teacher.teach(new_task, AdaptConfig(mode=mode, steps=1, rank=2, sites=(role,))).artefact
+        for mode, role in (("lora", "self.q"), ("ia3", "self.v"))
+    )
+    both = build_artefact(
+        kind="adapter",
+        backbone=teacher.backbone,
+        parts=[*low.manifest.parts, *scale.manifest.parts],
+        tensors=load_tensors(low) | load_tensors(scale),
+        signature=low.manifest.signature,
+    )
+    for mode, dropped in (("lora", "scale"), ("ia3", "low_rank")):
+        with pytest.raises(UsageError, match=f"takes up no {dropped}"):
+            teacher.teach(new_task, AdaptConfig(mode=mode), both)
+    with pytest.raises(UsageError, match="a library takes up no scale"):
+        library_bank([low, both], teacher.backbone)

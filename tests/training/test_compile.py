@@ -9,6 +9,7 @@ import torch
 from conftest import Published
 from training_kit import opinion_task, save_tiny_bert, tiny_recipe
 
+from adapters_store.artefact import load_tensors
 from adapters_store.backbone import Backbone
 from adapters_store.canonical import canonical_json, digest_of
 from adapters_store.errors import IncompatibleError, UsageError
@@ -17,11 +18,12 @@ from training import backbones
 from training.compile import compile_bank, compile_task, signature
 from training.export import export_backbone
 from training.methods import MethodConfig
+from training.methods.routing import bin_of, sigmoid_gate
 from training.model import AdaptedModel
 from training.provenance import data_digest, versions
 from training.publish import publish_run, run_artefacts
 from training.recipe import BackboneSection
-from training.restore import restore
+from training.restore import read_logits, restore
 from training.run import Run
 
 
@@ -130,3 +132,42 @@ def test_scale_and_head_survive_compilation(tmp_path: Path) -> None:
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
             assert torch.equal(restored.head(0).weight, model.head(0).weight)
     assert {part.scale for part in bank.manifest.bank_parts} == {3.0}
+
+
+@pytest.mark.parametrize(
+    ("granularity", "gate"), [("layer", "sigmoid"), ("stack", "softmax"), ("block", "sigmoid")]
+)
+def test_a_shared_router_is_published_for_every_site_and_adapted_from(
+    tmp_path: Path, granularity: str, gate: str
+) -> None:
+    recipe = tiny_recipe(router_learning_rate=1.0)
+    update = {"granularity": granularity, "gate": gate}
+    recipe = recipe.model_copy(update={"method": recipe.method.model_copy(update=update)})
+    Run.build(recipe).train(tmp_path)
+    run = Run.restored(tmp_path)
+    backbone = export_backbone(run.model, run.tokenizer, tmp_path / "model", dtype=torch.float32)
+    bank, tasks = run_artefacts(run, tmp_path, backbone)
+    assert bank is not None
+    section = BackboneSection(source=str(backbone.folder))
+    for index, task in enumerate(run.tasks):
+        artefact, tensors = tasks[task.name], load_tensors(tasks[task.name])
+        part = artefact.manifest.routing_part
+        assert part is not None
+        bins: dict[str, torch.Tensor] = {}
+        for name, weights in zip(part.sites, tensors["routing/weights"], strict=True):
+            router = run.model.site_methods()[name].router  # type: ignore[union-attr]
+            torch.testing.assert_close(weights, router(torch.tensor([index]))[0])
+            first = bins.setdefault(bin_of(backbone.sites[name], granularity), weights)  # type: ignore[arg-type]
+            assert torch.equal(weights, first)
+        batch = run.objective.collate([(index, example) for example in task.dev])
+        with torch.no_grad():
+            expected = run.model(**batch).logits
+            batch["task_of_row"].zero_()
+            restored = restore(backbones.load_model(section, "text2text"), backbone, artefact, bank)
+            torch.testing.assert_close(restored(**batch).logits, expected, atol=1e-6, rtol=0)
+        logits = read_logits(artefact, bank)
+        torch.testing.assert_close(
+            sigmoid_gate(logits), tensors["routing/weights"], atol=1e-4, rtol=0
+        )
+        if gate == "sigmoid":
+            assert torch.equal(logits, tensors["routing/logits"])

@@ -19,7 +19,7 @@ from training.evaluation import artefact_accuracy
 from training.export import export_backbone, plain_weights
 from training.objectives.continuation import Continuation
 from training.recipe import BackboneSection, MethodSection, Recipe, TrainSection
-from training.restore import restore
+from training.restore import read_logits, restore
 from training.run import Run
 from training.suite import Example
 from training.task import Task
@@ -183,3 +183,15 @@ def test_an_objective_that_the_backbone_cannot_learn_is_refused(
     config = json.loads((GOLDEN / f"{model_type}.json").read_text())
     with pytest.raises(UsageError, match=words):
         backbones.load_model(BackboneSection(scratch=config), objective)
+
+
+def test_a_decoder_can_start_from_the_neighbour_that_reads_alike(tmp_path: Path) -> None:
+    run = Run.build(recipe("gpt2", "mhr", 1), [vowel_task()])
+    run.train(tmp_path)
+    backbone = export_backbone(run.model, run.tokenizer, tmp_path / "m", dtype=torch.float32)
+    bank = compile_bank(run.model, backbone)
+    about = signature(vowel_task(), "text2text", (8, 2))
+    seen = compile_task(run.model, 0, backbone, about, bank=bank)
+    config = AdaptConfig(init="embedding", steps=1, router_learning_rate=1e-9)
+    taught = Teacher.open(backbone.folder).teach(vowel_task(), config, bank, [seen])
+    torch.testing.assert_close(read_logits(taught.artefact, bank), read_logits(seen, bank))

@@ -14,6 +14,7 @@ from training_kit import tiny_recipe
 
 from adapters_store.errors import IncompatibleError, TrainingError
 from training import checkpoint
+from training.compile import bank_sites
 from training.optimisation import parameter_groups
 from training.recipe import TrainSection
 from training.run import Run
@@ -171,3 +172,31 @@ def test_a_curriculum_begins_with_short_rows() -> None:
         return sum(len(e.input) for step in range(8) for _, e in sampler.batch(step)) / 48
 
     assert mean(short) < 0.9 * mean(plain)
+
+
+def test_a_random_routing_is_kept_with_the_run_however_it_was_drawn(tmp_path: Path) -> None:
+    recipe = tiny_recipe(steps=4)
+    method = recipe.method.model_copy(update={"has_random_routing": True})
+    recipe = recipe.model_copy(update={"method": method})
+    run = Run.build(recipe)
+    drawn = [method.logits for method in bank_sites(run.model).values()]
+    with torch.no_grad():
+        for logits in drawn:
+            logits.normal_()
+    before = [logits.clone() for logits in drawn]
+    train_until(run, tmp_path, 2)
+    resumed = Run.build(recipe)
+    resumed.train(tmp_path)
+    for other in (run, resumed, Run.restored(tmp_path)):
+        found = [method.logits for method in bank_sites(other.model).values()]
+        assert all(torch.equal(a, b) for a, b in zip(found, before, strict=True))
+
+
+def test_a_checkpoint_of_other_shapes_is_refused_not_broadcast(tmp_path: Path) -> None:
+    recipe = tiny_recipe(steps=1)
+    one = recipe.tasks.model_copy(update={"names": recipe.tasks.names[:1]})
+    Run.build(recipe.model_copy(update={"tasks": one})).train(tmp_path)
+    with pytest.raises(
+        IncompatibleError, match=r"has shape \(1, 4, 3\); the model's is \(3, 4, 3\)"
+    ):
+        checkpoint.load_weights(Run.build(recipe).model, checkpoint.stored_weights(tmp_path))

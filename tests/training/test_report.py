@@ -11,18 +11,19 @@ import pytest
 from training_kit import SUITE_NAMES, tiny_recipe
 
 from adapters_store.errors import NotFoundError
-from training.report.page import write_report
+from training.report.page import _routing, write_report
 from training.report.pictures import lines
 from training.report.statistics import average_linkage, leaf_order, router_statistics
 from training.run import Run
+from training.sources import load_tasks
 
 
 def test_undecided_gates_have_full_entropy_and_decided_ones_none() -> None:
-    undecided = router_statistics(np.zeros((2, 3, 1, 4)))
+    undecided = router_statistics(np.full((2, 3, 1, 4), 0.5))
     assert undecided.discreteness == pytest.approx(1.0)
     assert (undecided.sparsity, undecided.usage) == (0.0, pytest.approx(1.0))
-    decided = np.full((2, 3, 1, 4), -40.0)
-    decided[..., 0] = 40.0
+    decided = np.zeros((2, 3, 1, 4))
+    decided[..., 0] = 1.0
     found = router_statistics(decided)
     assert found.discreteness == pytest.approx(0.0, abs=1e-9)
     assert found.sparsity == pytest.approx(0.25)
@@ -71,3 +72,22 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"recipe\.json is missing"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_softmax_routing_is_shown_by_its_own_weights() -> None:
+    logits = np.log(np.array([[[[0.7, 0.2, 0.1]]]]))
+    text = "".join(part for _, part in _routing(["one"], logits, "softmax"))
+    assert "one, 0: 0.700" in text
+    assert "router 0, 2: 0.100" in text
+
+
+def test_a_run_of_one_task_and_one_skill_without_log_has_a_page(tmp_path: Path) -> None:
+    recipe = tiny_recipe("poly", steps=1)
+    method = recipe.method.model_copy(update={"num_skills": 1})
+    recipe = recipe.model_copy(update={"method": method})
+    run = Run.build(recipe, load_tasks(recipe.tasks)[:1])
+    run.train(tmp_path)
+    (tmp_path / "log.jsonl").unlink()
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Learning" not in text
+    assert "task 0, 0: 1.000" in text

@@ -179,3 +179,19 @@ def test_tuning_the_average_equals_tuning_every_skill_under_uniform_routing() ->
     assert isinstance(effect, Factors)
     torch.testing.assert_close(effect.a[0], alone.a[0], atol=2e-6, rtol=0)
     torch.testing.assert_close(effect.b[0], alone.b[0], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("lora", {"granularity": "layer"}),
+        ("ia3", {"gate": "softmax"}),
+        ("hyper", {"has_random_routing": True}),
+        ("mhr", {"is_private": True}),
+        ("poly", {"side": "input"}),
+        ("mhr", {"embedding_size": 4}),
+    ],
+)
+def test_a_choice_without_effect_on_the_method_is_refused(name: str, option) -> None:
+    with pytest.raises(UsageError, match=f"takes no {next(iter(option))}"):
+        build_methods(SITES[:1], MethodConfig(name, rank=2, **option))

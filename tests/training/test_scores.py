@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from adapters_store.errors import UsageError
+from benchmarks.few_shot import difference
 from training.metrics import exact_match, rouge_l, scores
 from training.significance import paired_bootstrap
 from training.suite.task import Example
@@ -56,3 +57,16 @@ def test_groups_count_equally_whatever_their_size() -> None:
 def test_groups_that_do_not_pair_are_refused(first, second) -> None:
     with pytest.raises(ValueError, match="against"):
         paired_bootstrap(first, second)
+
+
+def test_seeds_of_the_same_test_examples_are_not_counted_as_more_examples() -> None:
+    draw = np.random.default_rng(0).normal(0, 1, 30).tolist()
+
+    def rows(seeds: int) -> list[dict[str, object]]:
+        return [
+            {"arm": arm, "task": "t", "seed": seed, "scores": {"m": scores}}
+            for seed in range(seeds)
+            for arm, scores in (("a", draw), ("b", [0.0] * 30))
+        ]
+
+    assert difference(rows(3), "a", "b", "m") == difference(rows(1), "a", "b", "m")

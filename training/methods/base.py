@@ -29,7 +29,8 @@ class MethodConfig:
     adapter per task. ``gate`` is a row of :data:`~training.methods.routing.GATES`; ``granularity``
     says which sites share a router; ``has_random_routing`` draws it once and never trains it.
     ``embedding_size`` is that of a generated adapter's task embedding; ``side`` chooses what IA3
-    scales, None for the input of ``ffn.out`` and the output of every other site.
+    scales, None for the input of ``ffn.out`` and the output of every other site. Sizes that a
+    method does not have are left unused: Poly has one head, IA3 no rank, LoRA no skills.
     """
 
     name: str

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from adapters_store.errors import NotFoundError
+from adapters_store.lazy import resolve
 from training import checkpoint
+from training.methods.routing import GATES
 from training.report import pictures
 from training.report.statistics import Array, average_linkage, leaf_order, router_statistics
-from training.run import RECIPE_FILE, Run, read_recipe
+from training.run import RECIPE_FILE, read_recipe
+from training.sources import load_tasks
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
@@ -52,7 +56,7 @@ def page(folder: Path) -> str:
     ]
     logits = _logits(folder)
     if logits is not None:
-        sections += _routing(*logits)
+        sections += _routing(*logits, recipe.method.gate)
     body = "".join(f"<h2>{escape(title)}</h2>{part}" for title, part in sections if part)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(recipe.name)}'
@@ -128,14 +132,16 @@ def _logits(folder: Path) -> tuple[list[str], Array] | None:
     if not weights:
         return None
     stacked = np.stack([tensor.double().numpy() for tensor in weights.values()], axis=1)
-    names = [task.name for task in Run.build(read_recipe(folder)).tasks]
+    names = [task.name for task in load_tasks(read_recipe(folder).tasks)]
+    if len(names) != len(stacked):  # the run was given its tasks by a program
+        names = [f"task {index}" for index in range(len(stacked))]
     return names[:_MAX_TASKS], stacked[:_MAX_TASKS]
 
 
-def _routing(names: list[str], logits_TSHK: Array) -> list[tuple[str, str]]:
-    gates = 1.0 / (1.0 + np.exp(-logits_TSHK))
-    weights = gates / gates.sum(-1, keepdims=True)
-    found = router_statistics(logits_TSHK)
+def _routing(names: list[str], logits_TSHK: Array, gate: str) -> list[tuple[str, str]]:
+    logits = torch.from_numpy(logits_TSHK)
+    weights: Array = resolve(GATES, gate, "routing gate")(logits, False).numpy()
+    found = router_statistics(weights if gate == "softmax" else torch.sigmoid(logits).numpy())
     merges = average_linkage(weights.reshape(len(names), -1) - weights.mean())
     order = leaf_order(merges, len(names))
     num_skills = weights.shape[-1]

@@ -26,9 +26,9 @@ class RouterStatistics:
     usage: float
 
 
-def router_statistics(logits_TSHK: Array) -> RouterStatistics:
-    """Statistics of sigmoid gates from their logits (T, S, H, K)."""
-    gates = 1.0 / (1.0 + np.exp(-logits_TSHK))
+def router_statistics(gates_TSHK: Array) -> RouterStatistics:
+    """Statistics of gates (T, S, H, K) from 0 to 1, before they are normalised."""
+    gates = gates_TSHK
     inside = np.clip(gates, 1e-12, 1 - 1e-12)
     entropy = -(inside * np.log(inside) + (1 - inside) * np.log(1 - inside))
     totals = gates.sum((0, 1, 2))
