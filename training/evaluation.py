@@ -43,7 +43,12 @@ def accuracy(
     examples: Sequence[Example],
     metric: str = "exact_match",
 ) -> float:
-    """The mean score of the examples; by default the share that is accepted to the letter."""
+    """The mean score of the examples; by default the share that is accepted to the letter.
+
+    Raises UsageError for no examples, which have no mean.
+    """
+    if not examples:
+        raise UsageError("there are no examples to score")
     found = scores(metric, predictions(model, objective, task, examples), examples)
     return sum(found) / len(found)
 

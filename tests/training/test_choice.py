@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from training_kit import SCRATCH
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, ByT5Tokenizer
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, ByT5Tokenizer, GPT2Config
 
-from adapters_store.errors import TrainingError
+from adapters_store.errors import TrainingError, UsageError
 from training.backbones import sites_of
+from training.evaluation import accuracy
 from training.methods import MethodConfig
 from training.model import AdaptedModel
+from training.objectives import build_objective
 from training.objectives.choice import Choice
 from training.suite.task import Example
 
@@ -100,3 +103,10 @@ def test_gradients_reach_factors_and_routing(model, objective) -> None:
     method = next(iter(model.site_methods().values()))
     assert method.router.logits.grad.abs().sum() > 0
     assert method.b.grad.abs().sum() > 0
+
+
+def test_a_decoder_alone_and_a_score_of_nothing_are_refused(model, objective) -> None:
+    with pytest.raises(UsageError, match="needs an encoder-decoder; found gpt2"):
+        build_objective("choice", SimpleNamespace(config=GPT2Config()), None)
+    with pytest.raises(UsageError, match="no examples to score"):
+        accuracy(model, objective, 0, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from adapters_store.errors import UsageError
 from adapters_store.lazy import resolve
 
 if TYPE_CHECKING:
@@ -20,8 +21,13 @@ OBJECTIVES: dict[str, str] = {
 def build_objective(name: str, model: Any, tokenizer: Any, **settings: Any) -> Objective:
     """The objective of that name on a transformers model; ``settings`` go to its constructor.
 
-    Text to text on a decoder alone is the continuation of its input.
+    Text to text on a decoder alone is the continuation of its input. Raises UsageError for an
+    unknown name and for choice without an encoder.
     """
+    if name == "choice" and not model.config.is_encoder_decoder:
+        raise UsageError(
+            f"objective 'choice' needs an encoder-decoder; found {model.config.model_type}"
+        )
     if name == "text2text" and not model.config.is_encoder_decoder:
         name = "continuation"
     objective: Objective = resolve(OBJECTIVES, name, "objective")(tokenizer, **settings)
