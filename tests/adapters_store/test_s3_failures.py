@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from botocore.exceptions import ClientError
 from services.faulty_s3 import breaking_proxy, refusing_server
 from services.s3 import S3Server, new_bucket, use_credentials
 
 from adapters_store.blobs import s3_client
 from adapters_store.blobs.s3 import S3Blobs
-from adapters_store.blobs.s3_upload import MIN_PART_BYTES
+from adapters_store.blobs.s3_upload import MIN_PART_BYTES, Upload
 from adapters_store.canonical import digest_of
 from adapters_store.errors import (
     CorruptStoreError,
@@ -199,6 +200,25 @@ def test_two_writers_of_one_large_blob_both_succeed(s3_bucket):
         thread.join()
     assert answers == [digest_of(data)] * 2
     assert opened(s3_bucket).get(digest_of(data)) == data
+
+
+def test_an_upload_that_another_writer_gave_up_is_sent_anew(s3_bucket, monkeypatch):
+    """As S3 answers a completion whose upload was aborted; moto's server has no such answer."""
+    data = os.urandom(2 * MIN_PART_BYTES + 1)
+    attempts = []
+
+    def gone_once(upload: Upload) -> None:
+        attempts.append(upload.key)
+        if len(attempts) == 1:
+            raise ClientError({"Error": {"Code": "NoSuchUpload"}}, "CompleteMultipartUpload")
+        send(upload)
+
+    send = Upload.send
+    monkeypatch.setattr(Upload, "send", gone_once)
+    blobs = opened(s3_bucket)
+    assert blobs.put(data) == digest_of(data)
+    assert len(attempts) == 2
+    assert blobs.get(digest_of(data)) == data
 
 
 def test_a_deletion_does_not_wait_long_for_a_silent_service(s3_bucket, monkeypatch):
