@@ -65,7 +65,7 @@ class DeletedError(PatchbayError):
     code = "deleted"
     status = 410
     exit_code = EXIT_NOT_FOUND
-    default_hint = "Publish a new version, or use another one from `patchbay adapters ls`."
+    default_hint = "Restore it, publish anew, or choose one of `patchbay adapters versions NAME`."
 
 
 class ConflictError(PatchbayError):

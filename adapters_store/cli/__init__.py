@@ -18,6 +18,7 @@ from adapters_store.lazy_group import LazyGroup
 
 VERBS: dict[str, str] = {
     "ls": "adapters_store.cli.listing:list_names",
+    "versions": "adapters_store.cli.listing:versions",
     "show": "adapters_store.cli.listing:show",
     "resolve": "adapters_store.cli.listing:resolve",
     "history": "adapters_store.cli.listing:history",
@@ -50,6 +51,7 @@ VERBS: dict[str, str] = {
 }
 SUMMARIES: dict[str, str] = {
     "ls": "List names with their newest version.",
+    "versions": "List every version of tenant/name, deleted ones too.",
     "show": "Show one version.",
     "resolve": "Print the version that a reference means, now or at a time.",
     "history": "List every move of a name's aliases.",

@@ -1,4 +1,4 @@
-"""Reading verbs: ``ls``, ``show``, ``resolve``, ``history``."""
+"""Reading verbs: ``ls``, ``versions``, ``show``, ``resolve``, ``history``."""
 
 from __future__ import annotations
 
@@ -43,6 +43,43 @@ def list_names(
         print_versions(found)
     if len(found) == limit:
         click.echo(f"There may be more: --after {found[-1].full_name}", err=True)
+
+
+@click.command("versions")
+@click.argument("name")
+@click.option("--limit", default=100, show_default=True, help="Versions per page.")
+@click.option("--before", type=int, metavar="N", help="Continue below this version.")
+@json_option
+@store_option
+def versions(location: str, name: str, limit: int, before: int | None, as_json: bool) -> None:
+    """List every version of tenant/name, deleted ones too, newest first.
+
+    Example: patchbay adapters versions acme/redact-email
+    """
+    with open_store(location) as store:
+        found = store.versions(name, limit=limit, before=before)
+    if as_json:
+        print_json([version.as_json() for version in found])
+    else:
+        head = ("VERSION", "ALIASES", "BYTES", "CREATED", "DIGEST", "STATE")
+        print_table([head, *map(_version_row, found)])
+    if len(found) == limit:
+        click.echo(f"There may be more: --before {found[-1].number}", err=True)
+
+
+def _version_row(version: Version) -> tuple[str, ...]:
+    state = "live"
+    if version.is_deleted:
+        reason = f": {version.delete_reason}" if version.delete_reason else ""
+        state = f"deleted {(version.deleted_at or '')[:19]} by {version.deleted_by}{reason}"
+    return (
+        str(version.number),
+        ",".join(version.aliases) or "-",
+        str(version.data_bytes),
+        version.created_at[:19],
+        version.digest[:19],
+        f"{state}, content collected" if version.purged_at else state,
+    )
 
 
 @click.command("show")

@@ -56,6 +56,25 @@ def test_pull_gives_back_the_pushed_bytes(cli, pushed, tmp_path):
     assert "holds another artefact" in err
 
 
+def test_versions_lists_deleted_ones_too_a_page_at_a_time(cli, pushed):
+    assert cli("rm", "acme/echo:1", "--yes", "--reason", "bad labels")[0] == 0
+    code, out, err = cli("versions", "acme/echo")
+    assert (code, err) == (0, "")
+    head, second, first = out.splitlines()
+    assert head.split()[0] == "VERSION"
+    assert (second.split()[:2], second.split()[-1]) == (["2", "prod"], "live")
+    assert first.endswith("by local: bad labels")
+    rows = json.loads(cli("versions", "acme/echo", "--json")[1])
+    assert [(row["version"], row["delete_reason"]) for row in rows] == [
+        (2, None),
+        (1, "bad labels"),
+    ]
+    code, out, err = cli("versions", "acme/echo", "--limit", "1")
+    assert (len(out.splitlines()), err) == (2, "There may be more: --before 2\n")
+    assert cli("versions", "acme/echo", "--before", "2")[1].splitlines()[1].startswith("1 ")
+    assert cli("versions", "acme/none")[0] == 3
+
+
 def test_ls_lists_as_table_and_as_json(cli, pushed, t5, tmp_path):
     with Store.open(tmp_path / "store") as store:
         shared = bank(t5)

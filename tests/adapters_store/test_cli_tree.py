@@ -20,6 +20,7 @@ TREE: dict[str, list[str]] = {
     "ls": ["after", "kind", "limit", "tag", "tenant", *LISTING],
     "show": ["reference", *LISTING],
     "resolve": ["at", "reference", *LISTING],
+    "versions": ["before", "limit", "name", *LISTING],
     "history": ["alias", "name", *LISTING],
     "diff": ["left", "right", *LISTING],
     "lineage": ["reference", *LISTING],
