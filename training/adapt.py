@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -21,17 +21,16 @@ from training.evaluation import accuracy, predictions
 from training.inits import Init, choose_routing
 from training.injection import eject
 from training.loop import fit
+from training.metrics import check_metric
 from training.model import AdaptedModel
 from training.objectives import build_objective
 from training.objectives.base import Objective
 from training.provenance import lineage
-from training.recipe import BackboneSection, TrainSection
+from training.recipe import BackboneSection, ObjectiveName, TrainSection
 from training.restore import check_backbone, restore
 from training.sampler import TaskBalancedSampler
 from training.starts import Mode, start
 from training.task import Task
-
-ObjectiveName = Literal["text2text", "classification"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,10 @@ class Teacher:
 
     @classmethod
     def open(cls, folder: Path, *, kind: ObjectiveName | None = None) -> Self:
-        """Load the backbone in ``folder``; a model that writes learns text, an encoder labels."""
+        """Load the backbone in ``folder``; a model that writes learns text, an encoder labels.
+
+        ``kind`` asks for another objective: ``choice`` learns text by ranking choices.
+        """
         backbone = Backbone.from_folder(folder)
         can_write = backbone.shapes.anatomy.can_generate
         chosen: ObjectiveName = kind or ("text2text" if can_write else "classification")
@@ -113,6 +115,7 @@ class Teacher:
         is_routed = config.mode in ("z", "full")
         if config.init not in ("auto", "uniform") and not is_routed:
             raise UsageError(f"mode {config.mode!r} learns no routing that init could start")
+        check_metric(config.metric)
         torch.manual_seed(config.seed)
         if source is not None:
             check_backbone(source, self.backbone)
@@ -139,6 +142,7 @@ class Teacher:
                 bank=routed_over,
                 provenance={
                     "method": config.mode,
+                    "objective": self.kind,
                     "init": config.init,
                     "steps": config.steps,
                     "num_examples": len(task.train),

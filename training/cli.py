@@ -1,4 +1,4 @@
-"""``patchbay train``, ``adapt``, ``eval`` and ``publish``. Data on stdout, talk on stderr."""
+"""``patchbay train``, ``report`` and ``publish``. Data on stdout, talk on stderr."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapters_store.cli import json_option, store_option
+from adapters_store.cli.options import open_store
 
 if TYPE_CHECKING:
-    from adapters_store.store import Store
     from training.run import Run
 
 RUNS = Path("runs")
-MODES = ("z", "mu", "full", "lora", "ia3")
-INITS = ("auto", "uniform", "nearest", "blend", "gradient", "embedding")
 
 _folder = click.Path(path_type=Path, file_okay=False)
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -131,88 +129,9 @@ def publish(location: str, folder: Path, tenant: str, as_json: bool, **options: 
     from training.publish import publish_run
 
     options["dtype"] = getattr(torch, options["dtype"])
-    with _open(location) as store:
+    with open_store(location, create=True) as store:
         versions = publish_run(folder, store, tenant, **options)
-    _print([version.as_json() for version in versions], as_json)
-
-
-@click.command("adapt")
-@click.option("--backbone", "folder", type=_folder, required=True, help="Backbone folder.")
-@click.option(
-    "--bank", help="Bank: a reference or an artefact folder; for lora an adapter to tune."
-)
-@click.option("--data", type=_file, required=True, help="JSON Lines: input, output[, part].")
-@click.option("--mode", type=click.Choice(MODES), default="z", show_default=True)
-@click.option("--init", type=click.Choice(INITS), default="auto", show_default=True)
-@click.option("--name", required=True, metavar="TENANT/TASK", help="Name to publish under.")
-@click.option("--description", default="", help="What the task does, for its signature.")
-@click.option("--steps", type=click.IntRange(min=1), help="Updates. Default: 40.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--max-input-tokens", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option("--max-output-tokens", type=click.IntRange(min=1), default=64, show_default=True)
-@json_option
-@store_option
-def adapt(
-    location: str,
-    folder: Path,
-    bank: str | None,
-    data: Path,
-    name: str,
-    description: str,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Teach one new task from a few examples and publish it.
-
-    Example: patchbay adapt --backbone F --bank acme/bank --data new.jsonl --name acme/new
-    """
-    from adapters_store.names import parse_name
-    from training.adapt import AdaptConfig, Teacher
-    from training.lookup import file_task, find_artefact, neighbours_of
-
-    reference = parse_name(name)
-    config = AdaptConfig(**{key: value for key, value in options.items() if value is not None})
-    teacher = Teacher.open(folder)
-    task = file_task(
-        data, reference.name, has_labels=teacher.kind == "classification", about=description
-    )
-    with _open(location) as store:
-        artefact = find_artefact(store, bank) if bank else None
-        others = neighbours_of(store, artefact) if artefact and config.init != "uniform" else []
-        taught = teacher.teach(task, config, artefact, others)
-        if teacher.backbone.fingerprint not in {r.fingerprint for r in store.backbones()}:
-            store.add_backbone(teacher.backbone)
-        version = store.publish(name, taught.artefact)
-    _print([version.as_json() | {"metrics": taught.metrics}], as_json)
-
-
-@click.command("eval")
-@click.argument("reference")
-@click.option("--backbone", "folder", type=_folder, required=True, help="Backbone folder.")
-@click.option("--data", type=_file, required=True, help="JSON Lines: input, output[, part].")
-@click.option("--part", default="test", show_default=True, help="Which rows; all if it is empty.")
-@json_option
-@store_option
-def evaluate(
-    location: str, reference: str, folder: Path, data: Path, part: str, as_json: bool
-) -> None:
-    """Score REFERENCE (in the store, or an artefact folder) on a file: exact match.
-
-    Example: patchbay eval acme/redact-email --backbone F --data test.jsonl
-    """
-    from training.evaluation import artefact_accuracy
-    from training.lookup import file_examples, find_artefact, find_bank
-
-    examples = file_examples(data, part)
-    with _open(location) as store:
-        artefact = find_artefact(store, reference)
-        bank = find_bank(store, artefact)
-    score = artefact_accuracy(folder, artefact, bank, examples)
-    result = {"reference": reference, "digest": artefact.digest, "exact_match": score}
-    if as_json:
-        click.echo(json.dumps(result | {"num_examples": len(examples)}, indent=2))
-    else:
-        click.echo(f"{reference}  exact match {score:.4f} on {len(examples)} examples")
+    print_rows([version.as_json() for version in versions], as_json)
 
 
 def _train(run: Run, folder: Path) -> None:
@@ -223,13 +142,8 @@ def _train(run: Run, folder: Path) -> None:
     click.echo(json.dumps({"run": str(folder), **outcome.__dict__}))
 
 
-def _open(location: str) -> Store:
-    from adapters_store.store import Store
-
-    return Store.open(location)
-
-
-def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """One line per published version with its metrics, or all as JSON."""
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -13,19 +13,21 @@ from adapters_store.errors import UsageError
 from adapters_store.manifest import Example, HeadPart, Part, RoutingPart, TaskSignature
 from training.methods.base import BankMethod
 from training.model import AdaptedModel
+from training.recipe import ObjectiveName
 from training.task import Task
 
 _NUM_EXAMPLES = 3
 
 
-def signature(
-    task: Task, kind: Literal["text2text", "classification"], limits: tuple[int, int]
-) -> TaskSignature:
-    """What the task takes and gives; ``limits`` are the input's and output's tokens."""
+def signature(task: Task, kind: ObjectiveName, limits: tuple[int, int]) -> TaskSignature:
+    """What the task takes and gives; ``limits`` are the input's and output's tokens.
+
+    A task of choices is served as text: its labels are the choices, where all rows have the same.
+    """
     rows = (task.dev or task.train)[:_NUM_EXAMPLES]
     return TaskSignature(
-        task=kind,
-        labels=task.labels,
+        task="text2text" if kind == "choice" else kind,
+        labels=task.labels or task.common_choices,
         description=task.description,
         examples=tuple(Example(input=row.input, output=row.output) for row in rows),
         max_input_tokens=limits[0],

@@ -16,7 +16,7 @@ from training import backbones
 from training.metrics import scores
 from training.objectives import build_objective
 from training.objectives.base import Answering, Objective
-from training.recipe import BackboneSection
+from training.recipe import BackboneSection, ObjectiveName
 from training.reference import Adapted, applied
 from training.suite.task import Example
 
@@ -54,21 +54,46 @@ def accuracy(
 
 
 def artefact_accuracy(
-    folder: Path, artefact: Artefact, bank: Artefact | None, examples: Sequence[Example]
+    folder: Path,
+    artefact: Artefact,
+    bank: Artefact | None,
+    examples: Sequence[Example],
+    metric: str = "exact_match",
 ) -> float:
-    """Exact match of an artefact on the backbone in ``folder``, under its own signature.
+    """The mean score of an artefact on the backbone in ``folder``; raises as its outputs do."""
+    found = scores(metric, artefact_outputs(folder, artefact, bank, examples), examples)
+    return sum(found) / len(found)
 
-    The reference computes the answers, whatever the artefact's parts. Raises UsageError for a bank
-    and for a task without outputs to match.
+
+def artefact_outputs(
+    folder: Path,
+    artefact: Artefact,
+    bank: Artefact | None,
+    examples: Sequence[Example],
+    objective: ObjectiveName | None = None,
+) -> list[str]:
+    """What an artefact answers on the backbone in ``folder``, under its own signature.
+
+    The reference computes the answers, whatever the artefact's parts. ``objective`` says how: by
+    default as the artefact was trained, so that a task of choices is ranked; ``text2text`` has it
+    write freely, as a server does. Raises UsageError for no examples, for a bank, and where the
+    artefact's task cannot be asked so.
     """
+    if not examples:
+        raise UsageError("there are no examples to score")
     about = artefact.manifest.signature
     if about is None or about.task == "embedding":
         what = artefact.manifest.kind if about is None else "task that gives embeddings"
         raise UsageError(f"a {what} has no outputs to score")
+    if objective is None:
+        is_choice = artefact.manifest.provenance.get("objective") == "choice"
+        objective = "choice" if is_choice else about.task
+    elif (objective == "classification") != (about.task == "classification"):
+        raise UsageError(f"a task of type {about.task!r} is not scored as {objective!r}")
     section = BackboneSection(source=str(folder))
     model = backbones.load_model(section, about.task).eval()
-    objective = build_objective(
-        about.task,
+    built = build_objective(
+        objective,
         model,
         backbones.load_tokenizer(section),
         max_input_tokens=about.max_input_tokens,
@@ -76,7 +101,7 @@ def artefact_accuracy(
         labels=[about.labels],
     )
     with applied(model, Backbone.from_folder(folder), artefact, bank) as adapted:
-        return accuracy(OneTask(adapted), objective, 0, examples)
+        return predictions(OneTask(adapted), built, 0, examples)
 
 
 @dataclass(frozen=True)

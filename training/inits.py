@@ -7,7 +7,7 @@ N neighbours, S sites, H heads, K skills.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -137,7 +137,7 @@ def _embedded(new: Newcomer, examples: Sequence[Example]) -> torch.Tensor:
     """The mean over the examples of their mean encoder state (D,)."""
     model = new.model
     batch = new.objective.collate([(0, _answered(new.task, example)) for example in examples])
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    inputs = {key: batch[key].flatten(0, -2) for key in ("input_ids", "attention_mask")}
     if model.model.config.is_encoder_decoder:
         outputs = model.encode(batch["task_of_row"], **inputs)
     else:
@@ -149,8 +149,8 @@ def _embedded(new: Newcomer, examples: Sequence[Example]) -> torch.Tensor:
 
 
 def _answered(task: Task, example: Example) -> Example:
-    """The example with an output that the task's objective can read: only its input matters."""
-    return Example(example.input, task.train[0].output)
+    """The example with an answer that the task's objective can read: only its input matters."""
+    return replace(task.train[0], input=example.input)
 
 
 @torch.no_grad()

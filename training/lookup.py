@@ -8,6 +8,7 @@ from pathlib import Path
 from adapters_store.artefact import Artefact, read_artefact
 from adapters_store.errors import TrainingError
 from adapters_store.store import Store
+from training.recipe import ObjectiveName
 from training.sources import jsonl_task, read_jsonl
 from training.suite.task import Example
 from training.task import Task
@@ -45,12 +46,17 @@ def neighbours_of(store: Store, bank: Artefact) -> list[Artefact]:
         after = page[-1].full_name
 
 
-def file_task(path: Path, name: str, *, has_labels: bool, about: str = "") -> Task:
-    """The one task in a JSON Lines file; raises :class:`TrainingError` where it holds several."""
+def file_task(path: Path, name: str, kind: ObjectiveName, about: str = "") -> Task:
+    """The one task in a JSON Lines file; raises :class:`TrainingError` where it holds several.
+
+    A task to classify has the labels that occur, and so has one of choices unless rows list them.
+    """
     rows = read_jsonl(path, default_task=name)
     if len(rows) > 1:
         raise TrainingError(f"{path} holds tasks {sorted(rows)}; expected one")
     (parts,) = rows.values() or ({},)
+    has_choices = any(example.choices for part in parts.values() for example in part)
+    has_labels = kind == "classification" or (kind == "choice" and not has_choices)
     return dataclasses.replace(jsonl_task(name, parts, has_labels=has_labels), description=about)
 
 

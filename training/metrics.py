@@ -10,6 +10,7 @@ from training.suite.task import Example
 
 METRICS: dict[str, str] = {
     "exact_match": "training.metrics:exact_match",
+    "accuracy": "training.metrics:exact_match",
     "rouge_l": "training.metrics:rouge_l",
 }
 
@@ -17,7 +18,7 @@ METRICS: dict[str, str] = {
 def exact_match(prediction: str, example: Example) -> float:
     """1.0 where the prediction is one of the accepted outputs to the letter, else 0.0.
 
-    For tasks with labels this is accuracy.
+    For tasks with labels or choices this is accuracy, which is its other name.
     """
     return float(prediction in example.accepted)
 
@@ -29,6 +30,11 @@ def rouge_l(prediction: str, example: Example) -> float:
         float(scorer.score(reference, prediction)["rougeL"].fmeasure)
         for reference in example.accepted
     )
+
+
+def check_metric(metric: str) -> None:
+    """Raise UsageError for an unknown metric with the nearest name."""
+    resolve(METRICS, metric, "metric")
 
 
 def scores(metric: str, predictions: Sequence[str], examples: Sequence[Example]) -> list[float]:

@@ -48,7 +48,9 @@ def data_digest(tasks: Iterable[Task]) -> str:
     for task in tasks:
         digest.update(repr((task.name, task.labels)).encode())
         for example in (*task.train, *task.dev):
-            digest.update(repr((example.input, example.output)).encode())
+            lists = (example.references, example.choices)
+            told = (example.input, example.output, *(lists if any(lists) else ()))
+            digest.update(repr(told).encode())
     return "sha256:" + digest.hexdigest()
 
 

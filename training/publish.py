@@ -52,6 +52,7 @@ def run_artefacts(
     recipe = run.recipe
     provenance: dict[str, Any] = {
         "method": recipe.method.model_dump(mode="json"),
+        "objective": recipe.objective,
         "recipe": recipe.name,
         "steps": checkpoint.latest_step(folder),
         LINEAGE_KEY: lineage(recipe, run.tasks, seed=recipe.train.seed),

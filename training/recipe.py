@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters_store.errors import UsageError
 
+ObjectiveName = Literal["text2text", "classification", "choice"]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,10 +83,14 @@ class TrainSection(_Section):
 
 
 class Recipe(_Section):
-    """One training run. Every field has its default here; unknown fields are errors."""
+    """One training run. Every field has its default here; unknown fields are errors.
+
+    ``metric`` is a row of :data:`~training.metrics.METRICS`, by which dev is scored.
+    """
 
     name: str
-    objective: Literal["text2text", "classification"] = "text2text"
+    objective: ObjectiveName = "text2text"
+    metric: str = "exact_match"
     max_input_tokens: int = Field(default=128, ge=1)
     max_output_tokens: int = Field(default=64, ge=1)
     backbone: BackboneSection

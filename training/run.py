@@ -15,6 +15,7 @@ from training.evaluation import accuracy
 from training.injection import select_sites
 from training.loop import Outcome, Report, fit
 from training.methods import MethodConfig
+from training.metrics import check_metric
 from training.model import AdaptedModel
 from training.objectives import build_objective
 from training.objectives.base import Objective
@@ -51,6 +52,7 @@ class Run:
     @classmethod
     def build(cls, recipe: Recipe, tasks: list[Task] | None = None) -> Run:
         """Make every part from the recipe; the seed is set first, so the start is repeatable."""
+        check_metric(recipe.metric)
         torch.manual_seed(recipe.train.seed)
         tasks = load_tasks(recipe.tasks) if tasks is None else tasks
         model = backbones.load_model(recipe.backbone, recipe.objective)
@@ -104,9 +106,10 @@ class Run:
         return run
 
     def dev_scores(self, num_examples: int) -> dict[str, float]:
-        """Exact match per task on the first ``num_examples`` dev examples."""
+        """The recipe's metric per task on the first ``num_examples`` dev examples."""
+        metric = self.recipe.metric
         return {
-            task.name: accuracy(self.model, self.objective, index, task.dev[:num_examples])
+            task.name: accuracy(self.model, self.objective, index, task.dev[:num_examples], metric)
             for index, task in enumerate(self.tasks)
             if task.dev
         }

@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from adapters_store.errors import TrainingError, UsageError
 from training.recipe import TasksSection
@@ -48,7 +49,9 @@ def read_jsonl(path: Path, default_task: str | None = None) -> Parts:
     """Examples by task and part of a JSON Lines file, gzipped where its name ends in ``.gz``.
 
     A row has ``input``, ``output`` or ``label``, ``task`` (else ``default_task``) and ``part``
-    (else ``train``). Raises TrainingError with the line, UsageError for an unreadable file.
+    (else ``train``); it may list ``references``, every output that counts as right, and
+    ``choices``, the outputs to choose from. Raises TrainingError with the line, UsageError for an
+    unreadable file.
     """
     rows: Parts = defaultdict(lambda: defaultdict(list))
     opener = gzip.open if path.suffix == ".gz" else open
@@ -59,8 +62,7 @@ def read_jsonl(path: Path, default_task: str | None = None) -> Parts:
                 number += 1
                 row = json.loads(line)
                 task = row["task"] if default_task is None else row.get("task", default_task)
-                output = str(row["label"] if "label" in row else row["output"])
-                example = Example(str(row["input"]), output)
+                example = _example(row)
                 rows[str(task)][str(row.get("part", "train"))].append(example)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error}") from error
@@ -70,6 +72,17 @@ def read_jsonl(path: Path, default_task: str | None = None) -> Parts:
             f"label); {type(error).__name__}: {error}"
         ) from error
     return rows
+
+
+def _example(row: Mapping[str, Any]) -> Example:
+    output = str(row["label"] if "label" in row else row["output"])
+    lists = []
+    for key in ("references", "choices"):
+        found = row.get(key, [])
+        if not isinstance(found, list):
+            raise TypeError(f"{key} is no list: {found!r}")
+        lists.append(tuple(map(str, found)))
+    return Example(str(row["input"]), output, *lists)
 
 
 def jsonl_task(name: str, parts: Mapping[str, Sequence[Example]], *, has_labels: bool) -> Task:

@@ -35,3 +35,9 @@ class Task:
                         f"task {self.name!r}, {split} row {row}: label {example.output!r} is not "
                         f"one of {list(self.labels)}"
                     )
+
+    @property
+    def common_choices(self) -> tuple[str, ...]:
+        """The choices of the training rows where every row has the same ones, else none."""
+        found = {example.choices for example in self.train}
+        return found.pop() if len(found) == 1 else ()

@@ -1,22 +1,24 @@
-"""The choice objective against its three losses written out, and rank classification."""
+"""Choice by encoder-decoders and decoders alone: its three losses written out, and ranking."""
 
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
+from test_decoders import scratch
 from training_kit import SCRATCH
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, ByT5Tokenizer, GPT2Config
+from transformers import ByT5Tokenizer
 
 from adapters_store.errors import TrainingError, UsageError
-from training.backbones import sites_of
+from training.backbones import load_model, sites_of
 from training.evaluation import accuracy
 from training.methods import MethodConfig
 from training.model import AdaptedModel
 from training.objectives import build_objective
-from training.objectives.choice import Choice
+from training.objectives.ranking import Ranking
+from training.recipe import BackboneSection
 from training.suite.task import Example
 
 ROWS = [
@@ -25,12 +27,11 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model() -> AdaptedModel:
+@pytest.fixture(scope="module", params=["t5", "llama", "gpt2"])
+def model(request: pytest.FixtureRequest) -> AdaptedModel:
     torch.manual_seed(0)
-    settings = dict(SCRATCH)
-    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    backbone = AutoModelForSeq2SeqLM.from_config(config)
+    settings = dict(SCRATCH) if request.param == "t5" else scratch(request.param)
+    backbone = load_model(BackboneSection(scratch=settings), "choice")
     adapted = AdaptedModel.build(
         backbone,
         sites_of(backbone),
@@ -44,18 +45,28 @@ def model() -> AdaptedModel:
 
 
 @pytest.fixture(scope="module")
-def objective() -> Choice:
-    return Choice(ByT5Tokenizer(extra_ids=0), labels=[["no", "yes"], []])
+def objective(model: AdaptedModel) -> Ranking:
+    built = build_objective(
+        "choice", model.model, ByT5Tokenizer(extra_ids=0), labels=[["no", "yes"], []]
+    )
+    assert isinstance(built, Ranking)
+    return built
 
 
 def token_log_p(model, objective, task: int, text: str, choice: str) -> list[float]:
-    """The log-probabilities of one choice's tokens, by a forward of its own."""
-    ids = torch.tensor([objective.tokenizer(text)["input_ids"]])
-    labels = torch.tensor([objective.tokenizer(choice)["input_ids"]])
+    """The log-probabilities of one choice's tokens, by a forward of its own without padding."""
+    tokenizer = objective.tokenizer
+    source, target = tokenizer(text)["input_ids"], tokenizer(choice)["input_ids"]
+    if model.model.config.is_encoder_decoder:
+        inputs = {"input_ids": torch.tensor([source]), "labels": torch.tensor([target])}
+        first = 0
+    else:
+        inputs = {"input_ids": torch.tensor([[*source, *target]])}
+        first = len(source) - 1
     with torch.no_grad():
-        logits = model(torch.tensor([task]), input_ids=ids, labels=labels).logits[0].float()
+        logits = model(torch.tensor([task]), **inputs).logits[0].float()
     log_p = torch.log_softmax(logits, -1)
-    return [float(log_p[t, token]) for t, token in enumerate(labels[0].tolist())]
+    return [float(log_p[first + t, token]) for t, token in enumerate(target)]
 
 
 def test_the_loss_is_likelihood_plus_unlikelihood_plus_normalised_choice(model, objective) -> None:
@@ -105,8 +116,18 @@ def test_gradients_reach_factors_and_routing(model, objective) -> None:
     assert method.b.grad.abs().sum() > 0
 
 
-def test_a_decoder_alone_and_a_score_of_nothing_are_refused(model, objective) -> None:
-    with pytest.raises(UsageError, match="needs an encoder-decoder; found gpt2"):
-        build_objective("choice", SimpleNamespace(config=GPT2Config()), None)
+def test_longer_choices_beside_it_do_not_change_a_rows_scores(model, objective) -> None:
+    together = objective.predict(model, 1, [example for _, example in ROWS])
+    alone = [objective.predict(model, 1, [example])[0] for _, example in ROWS]
+    assert together == alone
+    crowded = (*ROWS[0][1].choices, "a choice of many more tokens than the others have")
+    padded = objective.collate([ROWS[0], (0, replace(ROWS[0][1], choices=crowded))])
+    padded = {name: value[:1] for name, value in padded.items()}
+    with torch.no_grad():
+        expected = objective.loss(model, objective.collate(ROWS[:1]))
+        torch.testing.assert_close(objective.loss(model, padded), expected, atol=1e-4, rtol=0)
+
+
+def test_a_score_of_nothing_is_refused(model, objective) -> None:
     with pytest.raises(UsageError, match="no examples to score"):
         accuracy(model, objective, 0, [])

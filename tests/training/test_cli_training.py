@@ -19,8 +19,12 @@ from adapters_store.errors import (
     TrainingError,
     UsageError,
 )
-from training.cli import adapt, evaluate, publish, train
-from training.suite import generate
+from adapters_store.store import Store
+from training.cli import publish, train
+from training.cli_adapt import adapt, evaluate
+from training.evaluation import artefact_outputs
+from training.lookup import find_artefact
+from training.suite import Example, generate
 
 
 def invoke(command: Any, *arguments: str | Path) -> str:
@@ -91,6 +95,64 @@ def test_adapt_and_eval_agree(published: Published, tmp_path: Path) -> None:
     scored = json.loads(invoke(evaluate, "acme/kebab", *common))
     assert scored["exact_match"] == row["metrics"]["test"]
     assert (scored["num_examples"], scored["digest"]) == (3, row["digest"])
+
+
+def write_json(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A JSON Lines file of these rows."""
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+def test_a_task_of_choices_is_ranked_where_it_is_scored_and_served_as_text(
+    published: Published, tmp_path: Path
+) -> None:
+    rows = [
+        {"input": f"is {n} even?", "output": ("no", "yes")[n % 2 == 0], "part": part}
+        for part in ("train", "test")
+        for n in range(6)
+    ]
+    listed = [row | {"choices": ["yes", "no"]} for row in rows]
+    store, backbone = tmp_path / "store", published.folder / "backbone"
+    common = ("--backbone", backbone, "--store", store, "--json")
+    learn = (*common, "--mode", "lora", "--objective", "choice", "--steps", 2)
+    for name, given, labels in (
+        ("acme/listed", listed, ("yes", "no")),
+        ("acme/found", rows, ("no", "yes")),
+    ):
+        data = write_json(tmp_path / "rows.jsonl", given)
+        (row,) = json.loads(invoke(adapt, *learn, "--data", data, "--name", name))
+        metrics = ("--metric", "accuracy", "--metric", "rouge_l")
+        scored = json.loads(invoke(evaluate, name, *common, "--data", data, *metrics))
+        assert scored["accuracy"] == row["metrics"]["test"]
+        assert scored["rouge_l"] == scored["accuracy"]  # an answer is always one of the choices
+        assert scored["num_examples"] == 6
+        with Store.open(store) as opened:
+            about = opened.resolve(name).manifest.signature
+        assert about is not None
+        assert (about.task, about.labels) == ("text2text", labels)
+        written = invoke(evaluate, name, *common, "--data", data, "--objective", "text2text")
+        assert json.loads(written)["exact_match"] == 0.0  # two steps do not teach it to write
+    with pytest.raises(UsageError, match="is not scored as 'classification'"):
+        invoke(evaluate, name, *common, "--data", data, "--objective", "classification")
+    with pytest.raises(UsageError, match="rouge"):
+        invoke(evaluate, name, *common, "--data", data, "--metric", "rouge")
+
+
+def test_any_of_several_references_counts(published: Published, tmp_path: Path) -> None:
+    backbone, store = published.folder / "backbone", tmp_path / "store"
+    rows = [{"input": "a", "output": "b"}, {"input": "a", "output": "b", "part": "test"}]
+    common = ("--backbone", backbone, "--store", store, "--json")
+    data = write_json(tmp_path / "rows.jsonl", rows)
+    invoke(adapt, *common, "--data", data, "--mode", "lora", "--steps", 1, "--name", "acme/one")
+    with Store.open(store) as opened:
+        artefact = find_artefact(opened, "acme/one")
+    (answer,) = artefact_outputs(backbone, artefact, None, [Example("a", "b")])
+    test = write_json(tmp_path / "test.jsonl", [rows[1] | {"references": ["b", answer]}])
+    assert json.loads(invoke(evaluate, "acme/one", *common, "--data", test))["exact_match"] == 1.0
+    for bad in ("references", "choices"):
+        write_json(test, [rows[1] | {bad: "b"}])
+        with pytest.raises(TrainingError, match=f"{bad} is no list: 'b'"):
+            invoke(evaluate, "acme/one", *common, "--data", test)
 
 
 def test_faults_are_typed(published: Published, tmp_path: Path) -> None:

@@ -22,14 +22,8 @@ class Continuation(Text2Text):
 
     def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """``input_ids``, ``attention_mask``, ``labels`` (R, S + T) and ``task_of_row`` (R,)."""
-        inputs = self._prompts([example for _, example in rows])
-        targets = self._targets([example for _, example in rows])
-        sequences = [[*x, *y] for x, y in zip(inputs, targets)]
-        labels = [[*[IGNORED] * len(x), *y] for x, y in zip(inputs, targets)]
         return {
-            "input_ids": self._pad(sequences, self._padding),
-            "attention_mask": self._pad([[1] * len(row) for row in sequences], 0),
-            "labels": self._pad(labels, IGNORED),
+            **self._sequences([example for _, example in rows]),
             "task_of_row": torch.tensor([task for task, _ in rows]),
         }
 
@@ -52,6 +46,17 @@ class Continuation(Text2Text):
             eos_token_id=self._end,
         )
         return list(self.tokenizer.batch_decode(found, skip_special_tokens=True))
+
+    def _sequences(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """``input_ids``, ``attention_mask`` and ``labels`` (R, S + T), padded at the end."""
+        inputs, targets = self._prompts(examples), self._targets(examples)
+        sequences = [[*x, *y] for x, y in zip(inputs, targets)]
+        labels = [[*[IGNORED] * len(x), *y] for x, y in zip(inputs, targets)]
+        return {
+            "input_ids": self._pad(sequences, self._padding),
+            "attention_mask": self._pad([[1] * len(row) for row in sequences], 0),
+            "labels": self._pad(labels, IGNORED),
+        }
 
     def _prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         rows = self._encode([e.input for e in examples], self.max_input_tokens, "input")

@@ -1,0 +1,150 @@
+"""``patchbay adapt`` and ``eval``. Data on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters_store.cli import json_option, store_option
+from adapters_store.cli.options import open_store
+from training.cli import print_rows
+
+MODES = ("z", "mu", "full", "lora", "ia3")
+INITS = ("auto", "uniform", "nearest", "blend", "gradient", "embedding")
+OBJECTIVES = ("text2text", "classification", "choice")
+
+_folder = click.Path(path_type=Path, file_okay=False)
+_file = click.Path(path_type=Path, dir_okay=False)
+_count = click.IntRange(min=1)
+_rate = click.FloatRange(min=0, min_open=True)
+_data = click.option(
+    "--data",
+    type=_file,
+    required=True,
+    help="JSON Lines: input, output[, part, references, choices].",
+)
+
+
+@click.command("adapt")
+@click.option("--backbone", "folder", type=_folder, required=True, help="Backbone folder.")
+@click.option(
+    "--bank", help="Bank: a reference or an artefact folder; for lora an adapter to tune."
+)
+@_data
+@click.option("--mode", type=click.Choice(MODES), default="z", show_default=True)
+@click.option("--init", type=click.Choice(INITS), default="auto", show_default=True)
+@click.option(
+    "--objective",
+    "kind",
+    type=click.Choice(OBJECTIVES),
+    help="What is learnt. Default: text2text where the backbone writes, else classification.",
+)
+@click.option("--name", required=True, metavar="TENANT/TASK", help="Name to publish under.")
+@click.option("--description", default="", help="What the task does, for its signature.")
+@click.option("--steps", type=_count, help="Updates. Default: 40.")
+@click.option("--rows-per-step", type=_count, help="Examples of an update. Default: 32.")
+@click.option("--learning-rate", type=_rate, help="Of factors and heads. Default: 0.002.")
+@click.option("--router-learning-rate", type=_rate, help="Of routing logits. Default: 0.1.")
+@click.option("--rank", type=_count, help="Of a fresh adapter. Default: 8.")
+@click.option("--sites", multiple=True, help="Pattern of a fresh adapter's sites. Default: all.")
+@click.option("--metric", help="Scores dev and test. Default: exact_match.")
+@click.option(
+    "--eval-every", type=_count, help="Score dev every so many updates and keep the best."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--max-input-tokens", type=_count, default=128, show_default=True)
+@click.option("--max-output-tokens", type=_count, default=64, show_default=True)
+@json_option
+@store_option
+def adapt(
+    location: str,
+    folder: Path,
+    bank: str | None,
+    data: Path,
+    kind: Any,
+    name: str,
+    description: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Teach one new task from a few examples and publish it.
+
+    Rows of part `dev` choose the best step, rows of part `test` are only scored.
+
+    Example: patchbay adapt --backbone F --bank acme/bank --data new.jsonl --name acme/new
+    """
+    from adapters_store.names import parse_name
+    from training.adapt import AdaptConfig, Teacher
+    from training.lookup import file_task, find_artefact, neighbours_of
+
+    reference = parse_name(name)
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    config = AdaptConfig(**given)
+    teacher = Teacher.open(folder, kind=kind)
+    task = file_task(data, reference.name, teacher.kind, about=description)
+    with open_store(location, create=True) as store:
+        artefact = find_artefact(store, bank) if bank else None
+        others = neighbours_of(store, artefact) if artefact and config.init != "uniform" else []
+        taught = teacher.teach(task, config, artefact, others)
+        if teacher.backbone.fingerprint not in {r.fingerprint for r in store.backbones()}:
+            store.add_backbone(teacher.backbone)
+        version = store.publish(name, taught.artefact)
+    print_rows([version.as_json() | {"metrics": taught.metrics}], as_json)
+
+
+@click.command("eval")
+@click.argument("reference")
+@click.option("--backbone", "folder", type=_folder, required=True, help="Backbone folder.")
+@_data
+@click.option("--part", default="test", show_default=True, help="Which rows; all if it is empty.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    default=("exact_match",),
+    show_default=True,
+    help="exact_match, accuracy or rouge_l; may be given several times.",
+)
+@click.option(
+    "--objective",
+    "kind",
+    type=click.Choice(OBJECTIVES),
+    help="How it is asked. Default: as it was trained; text2text writes freely, as served.",
+)
+@json_option
+@store_option
+def evaluate(
+    location: str,
+    reference: str,
+    folder: Path,
+    data: Path,
+    part: str,
+    metrics: tuple[str, ...],
+    kind: Any,
+    as_json: bool,
+) -> None:
+    """Score REFERENCE (in the store, or an artefact folder) on a file.
+
+    Example: patchbay eval acme/redact-email --backbone F --data test.jsonl --metric rouge_l
+    """
+    from training.evaluation import artefact_outputs
+    from training.lookup import file_examples, find_artefact, find_bank
+    from training.metrics import check_metric, scores
+
+    for metric in metrics:
+        check_metric(metric)
+    examples = file_examples(data, part)
+    with open_store(location, create=True) as store:
+        artefact = find_artefact(store, reference)
+        bank = find_bank(store, artefact)
+    outputs = artefact_outputs(folder, artefact, bank, examples, kind)
+    means = {name: sum(scores(name, outputs, examples)) / len(examples) for name in metrics}
+    if as_json:
+        about = {"reference": reference, "digest": artefact.digest}
+        click.echo(json.dumps(about | means | {"num_examples": len(examples)}, indent=2))
+        return
+    told = "  ".join(f"{name.replace('_', ' ')} {mean:.4f}" for name, mean in means.items())
+    click.echo(f"{reference}  {told} on {len(examples)} examples")
