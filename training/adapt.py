@@ -13,7 +13,6 @@ from torch import nn
 
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
-from adapters_store.errors import UsageError
 from adapters_store.ledger.ancestry import LINEAGE_KEY
 from training import backbones
 from training.compile import compile_task, signature
@@ -21,6 +20,7 @@ from training.evaluation import accuracy, predictions
 from training.inits import Init, choose_routing
 from training.injection import eject
 from training.loop import fit
+from training.methods.routing import Granularity
 from training.metrics import check_metric
 from training.model import AdaptedModel
 from training.objectives import build_objective
@@ -29,7 +29,7 @@ from training.provenance import lineage
 from training.recipe import BackboneSection, ObjectiveName, TrainSection
 from training.restore import check_backbone, restore
 from training.sampler import TaskBalancedSampler
-from training.starts import Mode, start
+from training.starts import ROUTED, Mode, checked_init, parents, start
 from training.task import Task
 
 
@@ -38,12 +38,16 @@ class AdaptConfig:
     """How one task is learnt.
 
     ``mode``: ``z`` learns a routing over the bank, ``mu`` tunes the bank's average, ``full`` tunes
-    every skill and a routing, ``lora`` and ``ia3`` start afresh at ``sites``. ``eval_every`` picks
-    the step of the best ``metric`` on dev; without it, or without a dev split, the last stands.
+    every skill and a routing, ``soup`` learns an average of a library's adapters, ``lora`` and
+    ``ia3`` start afresh at ``sites``. ``gate`` and ``granularity`` are the routing's; None follows
+    the bank's training. ``eval_every`` picks the step of the best ``metric`` on dev; without it, or
+    without a dev split, the last stands.
     """
 
     mode: Mode = "z"
     init: Init = "auto"
+    gate: str = "sigmoid"
+    granularity: Granularity | None = None
     steps: int = 40
     rows_per_step: int = 32
     learning_rate: float = 2e-3
@@ -112,14 +116,21 @@ class Teacher:
         routings for ``init`` other than ``uniform``. Raises :class:`UsageError` for a missing or
         wrong source, :class:`IncompatibleError` for another backbone's.
         """
-        is_routed = config.mode in ("z", "full")
-        if config.init not in ("auto", "uniform") and not is_routed:
-            raise UsageError(f"mode {config.mode!r} learns no routing that init could start")
+        is_routed = config.mode in ROUTED
+        init = checked_init(config.mode, config.init, config.gate, config.granularity)
         check_metric(config.metric)
         torch.manual_seed(config.seed)
         if source is not None:
             check_backbone(source, self.backbone)
-        methods = start(self.backbone, config.mode, source, config.sites, config.rank)
+        methods = start(
+            self.backbone,
+            config.mode,
+            source,
+            config.sites,
+            config.rank,
+            gate=config.gate,
+            granularity=config.granularity,
+        )
         adapted = AdaptedModel(
             self.model,
             [self.backbone.sites[name] for name in methods],
@@ -129,7 +140,7 @@ class Teacher:
         try:
             if source is not None and is_routed:
                 choose_routing(
-                    adapted, self.objective(task, config), task, config.init, source, neighbours
+                    adapted, self.objective(task, config), task, init, source, neighbours
                 )
             metrics = self._fit(adapted, task, config)
             routed_over = source if config.mode == "z" else None
@@ -151,7 +162,7 @@ class Teacher:
                         config,
                         [task],
                         seed=config.seed,
-                        parents=[source.digest] if source else [],
+                        parents=parents(source, config.mode) if source else [],
                     ),
                 },
             )

@@ -12,8 +12,10 @@ from adapters_store.cli import json_option, store_option
 from adapters_store.cli.options import open_store
 from training.cli import print_rows
 
-MODES = ("z", "mu", "full", "lora", "ia3")
+MODES = ("z", "mu", "full", "soup", "lora", "ia3")
 INITS = ("auto", "uniform", "nearest", "blend", "gradient", "embedding")
+GATES = ("sigmoid", "softmax", "relaxed_bernoulli", "straight_through")
+GRANULARITIES = ("site", "block", "layer", "stack", "global")
 OBJECTIVES = ("text2text", "classification", "choice")
 
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -33,9 +35,18 @@ _data = click.option(
 @click.option(
     "--bank", help="Bank: a reference or an artefact folder; for lora an adapter to tune."
 )
+@click.option(
+    "--library", multiple=True, help="An adapter of a library to use as the bank; repeat for each."
+)
 @_data
 @click.option("--mode", type=click.Choice(MODES), default="z", show_default=True)
 @click.option("--init", type=click.Choice(INITS), default="auto", show_default=True)
+@click.option("--gate", type=click.Choice(GATES), default="sigmoid", show_default=True)
+@click.option(
+    "--granularity",
+    type=click.Choice(GRANULARITIES),
+    help="Sites that share a router. Default: as the bank was trained.",
+)
 @click.option(
     "--objective",
     "kind",
@@ -63,6 +74,7 @@ def adapt(
     location: str,
     folder: Path,
     bank: str | None,
+    library: tuple[str, ...],
     data: Path,
     kind: Any,
     name: str,
@@ -72,13 +84,15 @@ def adapt(
 ) -> None:
     """Teach one new task from a few examples and publish it.
 
-    Rows of part `dev` choose the best step, rows of part `test` are only scored.
+    Mode `z` learns a routing over the bank, `mu` tunes its average, `full` both skills and routing;
+    `soup` learns how much of each adapter of a library to take at each site; `lora` and `ia3`
+    learn an adapter. Rows of part `dev` choose the best step, rows of part `test` are only scored.
 
     Example: patchbay adapt --backbone F --bank acme/bank --data new.jsonl --name acme/new
     """
     from adapters_store.names import parse_name
     from training.adapt import AdaptConfig, Teacher
-    from training.lookup import file_task, find_artefact, neighbours_of
+    from training.lookup import file_task, find_source, neighbours_of
 
     reference = parse_name(name)
     given = {key: value for key, value in options.items() if value not in (None, ())}
@@ -86,12 +100,15 @@ def adapt(
     teacher = Teacher.open(folder, kind=kind)
     task = file_task(data, reference.name, teacher.kind, about=description)
     with open_store(location, create=True) as store:
-        artefact = find_artefact(store, bank) if bank else None
-        others = neighbours_of(store, artefact) if artefact and config.init != "uniform" else []
-        taught = teacher.teach(task, config, artefact, others)
+        source = find_source(store, teacher.backbone, bank, library)
+        others = neighbours_of(store, source) if source and config.init != "uniform" else []
+        taught = teacher.teach(task, config, source, others)
         if teacher.backbone.fingerprint not in {r.fingerprint for r in store.backbones()}:
             store.add_backbone(teacher.backbone)
-        version = store.publish(name, taught.artefact)
+        items = [(name, taught.artefact)]
+        if library and source and taught.artefact.manifest.bank:
+            items.insert(0, (f"{name}-library", source))
+        version = store.publish_many(items)[-1]
     print_rows([version.as_json() | {"metrics": taught.metrics}], as_json)
 
 

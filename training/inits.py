@@ -6,6 +6,7 @@ N neighbours, S sites, H heads, K skills.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,6 +18,7 @@ from adapters_store.artefact import Artefact
 from adapters_store.errors import UsageError
 from adapters_store.lazy import resolve
 from training.compile import bank_sites
+from training.methods.routing import Router
 from training.model import AdaptedModel
 from training.objectives.base import Objective
 from training.restore import read_logits
@@ -155,5 +157,9 @@ def _answered(task: Task, example: Example) -> Example:
 
 @torch.no_grad()
 def _set_logits(model: AdaptedModel, logits_SHK: torch.Tensor) -> None:
+    """Every router's logits, as the mean over the sites that it serves."""
+    of_router: dict[Router, list[torch.Tensor]] = defaultdict(list)
     for method, logits in zip(bank_sites(model).values(), logits_SHK, strict=True):
-        method.logits[0] = logits
+        of_router[method.router].append(logits)
+    for router, found in of_router.items():
+        router.logits[0] = torch.stack(found).mean(0)

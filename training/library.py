@@ -2,8 +2,8 @@
 
 A plain LoRA is a skill: its factors become one entry of a bank with a single head. Every way of
 mixing then falls out of what banks already do: uniform routing is the library's average, a routing
-learnt over it a learned average (LoRA-Soups, Prabhakar et al. 2024), and Arrow chooses skills for
-each token by prototypes that need no data.
+learnt over it averages factors, a soup averages updates (LoRA Soups, Prabhakar et al. 2024), and
+Arrow chooses skills for each token by prototypes that need no data.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from adapters_store.artefact import Artefact, build_artefact
 from adapters_store.backbone import Backbone
 from adapters_store.errors import IncompatibleError, UsageError
 from adapters_store.families import Site
+from adapters_store.ledger.ancestry import LINEAGE_KEY
+from adapters_store.ledger.lineage import MAX_PARENTS, Lineage
 from adapters_store.manifest import BankPart, LowRankPart, RoutingPart, TaskSignature
 from training.methods.base import SiteMethod
 from training.methods.effects import TokenMixture
@@ -34,9 +36,8 @@ def library_bank(
     """The bank whose skill k is adapter k: ``low_rank`` adapters of one backbone and its sites.
 
     Ranks may differ: lower ones are filled up with zeros, which changes nothing. Scales are folded
-    into ``b``. Raises UsageError for no adapter or one with other than ``low_rank`` parts
-    (a head is left out),
-    IncompatibleError where backbones or sites differ.
+    into ``b``. Raises UsageError for no adapter or one with other than ``low_rank`` parts (a head
+    is left out), IncompatibleError where backbones or sites differ.
     """
     if not adapters:
         raise UsageError("a library holds at least one adapter; none was given")
@@ -55,7 +56,12 @@ def library_bank(
         b = torch.stack([_widened(found[site][1] * found[site][2], rank, 0) for found in pairs])
         parts.append(BankPart(site=site, rank=rank, num_skills=len(pairs), num_heads=1, scale=1.0))
         tensors[f"{site}/mixture/a"], tensors[f"{site}/mixture/b"] = a[None], b[None]
-    about = {"library": [adapter.digest for adapter in adapters]}
+    digests = [adapter.digest for adapter in adapters]
+    about: dict[str, Any] = {"library": digests}
+    if len(distinct := dict.fromkeys(digests)) <= MAX_PARENTS:
+        about[LINEAGE_KEY] = Lineage(parents=tuple(distinct)).model_dump(
+            mode="json", exclude_none=True
+        )
     return build_artefact(
         kind="bank",
         backbone=backbone,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from adapters_store.artefact import Artefact, read_artefact
-from adapters_store.errors import TrainingError
+from adapters_store.backbone import Backbone
+from adapters_store.errors import TrainingError, UsageError
 from adapters_store.store import Store
+from training.library import library_bank
 from training.recipe import ObjectiveName
 from training.sources import jsonl_task, read_jsonl
 from training.suite.task import Example
@@ -22,6 +25,20 @@ def find_artefact(store: Store, text: str) -> Artefact:
         return read_artefact(text)
     digest = store.resolve(text).digest
     return Artefact(store.manifest(digest), store.data(digest))
+
+
+def find_source(
+    store: Store, backbone: Backbone, bank: str | None, library: Sequence[str]
+) -> Artefact | None:
+    """What adaptation starts from: the named bank or adapter, the library as a bank, or nothing.
+
+    Raises UsageError where both are named.
+    """
+    if bank and library:
+        raise UsageError("both a bank and a library are named; adaptation starts from one")
+    if library:
+        return library_bank([find_artefact(store, one) for one in library], backbone)
+    return find_artefact(store, bank) if bank else None
 
 
 def find_bank(store: Store, artefact: Artefact) -> Artefact | None:

@@ -10,8 +10,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from conftest import Published
+from store_kit import low_rank
 from training_kit import tiny_recipe
 
+from adapters_store.artefact import write_artefact
 from adapters_store.errors import (
     ConflictError,
     NotFoundError,
@@ -136,6 +138,32 @@ def test_a_task_of_choices_is_ranked_where_it_is_scored_and_served_as_text(
         invoke(evaluate, name, *common, "--data", data, "--objective", "classification")
     with pytest.raises(UsageError, match="rouge"):
         invoke(evaluate, name, *common, "--data", data, "--metric", "rouge")
+
+
+def test_a_library_is_mixed_by_command(published: Published, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", "phrase-kebab", train=4, test=2)
+    store, folders = tmp_path / "store", []
+    for seed in (1, 2):
+        adapter = low_rank(published.backbone, seed=seed)
+        folders.append(tmp_path / f"adapter{seed}")
+        write_artefact(adapter, folders[-1])
+    library = [word for folder in folders for word in ("--library", folder)]
+    backbone = ("--backbone", published.folder / "backbone", "--store", store, "--json")
+    learn = (*backbone, "--data", data, "--steps", 2)
+    (soup,) = json.loads(invoke(adapt, *learn, *library, "--mode", "soup", "--name", "acme/soup"))
+    routed = ("--gate", "softmax", "--granularity", "stack", "--name", "acme/mix")
+    (mix,) = json.loads(invoke(adapt, *learn, *library, *routed))
+    assert (soup["kind"], mix["kind"]) == ("adapter", "routing")
+    assert (soup["metrics"]["num_trained"], mix["metrics"]["num_trained"]) == (2 * 2, 1 * 2)
+    with Store.open(store) as opened:
+        names = {version.full_name for version in opened.list(tenant="acme")}
+        assert names == {"acme/soup", "acme/mix", "acme/mix-library"}
+        assert opened.resolve("acme/mix").bank == opened.resolve("acme/mix-library").digest
+    for row in (soup, mix):
+        scored = json.loads(invoke(evaluate, f"acme/{row['name']}", *backbone, "--data", data))
+        assert scored["exact_match"] == row["metrics"]["test"]
+    with pytest.raises(UsageError, match="both a bank and a library"):
+        invoke(adapt, *learn, *library, "--bank", folders[0], "--name", "acme/x")
 
 
 def test_any_of_several_references_counts(published: Published, tmp_path: Path) -> None:
