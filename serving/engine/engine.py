@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 import torch
+from torch import Tensor
 
 from adapters_store.backbone import Backbone
 from adapters_store.errors import UsageError
@@ -17,6 +18,7 @@ from serving.engine.answers import answer, not_finite
 from serving.engine.batch import DecodeBatch
 from serving.engine.checks import check
 from serving.engine.config import EngineConfig
+from serving.engine.endings import end_tokens
 from serving.engine.events import Event, Failed, Finished, Reason, Token
 from serving.engine.prefill import encode
 from serving.engine.request import Request
@@ -51,6 +53,7 @@ class Engine:
         torch.set_num_threads(self.config.num_threads)
         self.backbone = backbone
         self._architecture = backbone.architecture
+        self._end_tokens = end_tokens(backbone)
         with torch.inference_mode():
             self._weights = weights or load_weights(backbone, self.config.torch_dtype)
             if self._weights.dtype != self.config.torch_dtype:
@@ -79,16 +82,9 @@ class Engine:
         backbone cannot serve.
         """
         is_known = request.id in self._running or request.id in self._scheduler
-        check(request, self._architecture, self.config, is_known=is_known)
-        sampling = request.sampling
-        generator = None
-        if sampling.temperature > 0:
-            generator = torch.Generator()
-            if sampling.seed is None:
-                generator.seed()
-            else:
-                generator.manual_seed(sampling.seed)
-        self._scheduler.add(Row(request, generator=generator))
+        row = Row.of(request, self._end_tokens, self._architecture.decoder_start_token_id)
+        check(row, self._architecture, self.config, is_known=is_known)
+        self._scheduler.add(row)
 
     def cancel(self, request_id: str) -> bool:
         """Drop a request and its memory at once; its Finished event comes with the next step.
@@ -189,9 +185,12 @@ class Engine:
         assert self._batch is not None
         rows = list(self._batch.rows)
         self._batch_rows[len(rows)] += 1
-        choices = choose(self._batch.step(), rows)
+        return self._emit(rows, self._batch.step())
+
+    def _emit(self, rows: list[Row], logits_RV: Tensor) -> list[Event]:
+        """Choose the next token of every row and report it; rows that end leave the batch."""
         events: list[Event] = []
-        for row, choice in zip(rows, choices, strict=True):
+        for row, choice in zip(rows, choose(logits_RV, rows), strict=True):
             events += self._advance(row, choice)
         return events
 
@@ -201,13 +200,12 @@ class Engine:
             self._leave(row, is_poisoned=True)
             self._totals["failed"] += 1
             return [not_finite(request, "logits")]
-        sampling = request.sampling
-        if choice.token == self._architecture.eos_token_id and not sampling.ignore_eos:
+        if choice.token in row.ends:
             return [self._finish(row, "stop")]
-        row.token, row.position, row.num_output = choice.token, row.position + 1, row.num_output + 1
+        row.write(choice.token)
         self._totals["output_tokens"] += 1
         events: list[Event] = [Token(request.id, choice.token, choice.logprob, choice.top)]
-        if row.num_output == sampling.max_tokens:
+        if row.num_output == request.sampling.max_tokens:
             events.append(self._finish(row, "length"))
         return events
 

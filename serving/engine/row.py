@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
+import secrets
+from dataclasses import dataclass, field
+from typing import Self
 
 from serving.engine.request import Request
+from serving.engine.seen import Seen
 from serving.primitives.prepared import Prepared
 from serving.residency.cache import Entry
 
@@ -17,16 +18,43 @@ _BARE = Prepared()
 class Row:
     """``token`` is the next decoder input at ``position``; ``entry`` the leased adapter, if any.
 
-    The lease ends when the row has joined the decode batch; ``is_routed`` stays.
+    The lease ends when the row has joined the decode batch; ``is_routed`` stays. ``tokens`` are
+    those written so far. Whatever the choice of the next one depends on is here, so that a row
+    whose keys and values were dropped goes on as if they had not been: ``seed`` of its random
+    numbers, ``ends``, the tokens that end it, and ``seen`` for its penalties.
     """
 
     request: Request
     entry: Entry | None = None
-    generator: torch.Generator | None = None
+    seed: int = 0
+    ends: frozenset[int] = frozenset()
+    seen: Seen | None = None
     token: int = 0
     position: int = 0
-    num_output: int = 0
+    tokens: list[int] = field(default_factory=list)
     is_routed: bool = False
+
+    @classmethod
+    def of(cls, request: Request, end_tokens: frozenset[int], start_token: int | None) -> Self:
+        """A new row. ``start_token`` is the decoder's own; None where it reads the prompt."""
+        sampling = request.sampling
+        seen = None
+        if sampling.has_penalties:
+            seen = Seen(request.input_ids if start_token is None else (start_token,))
+        return cls(
+            request,
+            seed=secrets.randbits(64) if sampling.seed is None else sampling.seed,
+            ends=(frozenset() if sampling.ignore_eos else end_tokens)
+            | frozenset(sampling.stop_token_ids),
+            seen=seen,
+        )
+
+    def write(self, token: int) -> None:
+        """Take a chosen token: it is the next input."""
+        self.token, self.position = token, self.position + 1
+        self.tokens.append(token)
+        if self.seen is not None:
+            self.seen.write(token)
 
     @property
     def prepared(self) -> Prepared:
@@ -40,3 +68,8 @@ class Row:
     def num_input(self) -> int:
         """Input tokens."""
         return len(self.request.input_ids)
+
+    @property
+    def num_output(self) -> int:
+        """Output tokens so far."""
+        return len(self.tokens)

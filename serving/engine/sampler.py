@@ -11,7 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from serving.engine.adjust import adjust, is_adjusted
+from serving.engine.draw import draw, select
 from serving.engine.row import Row
+
+Top = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,43 +24,52 @@ class Choice:
 
     token: int
     logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
+    top: Top = ()
 
 
 def choose(logits_RV: Tensor, rows: Sequence[Row]) -> list[Choice | None]:
-    """One choice a row; None where a row's logits are not finite."""
-    is_finite = logits_RV.sum(dim=1, dtype=torch.float32).isfinite().tolist()
-    greedy = logits_RV.argmax(dim=1).tolist()
-    choices: list[Choice | None] = []
-    for i, row in enumerate(rows):
-        if not is_finite[i]:
-            choices.append(None)
-            continue
-        sampling = row.request.sampling
-        token = greedy[i] if sampling.temperature == 0 else _sample(logits_RV[i], row)
-        if sampling.logprobs is None:
-            choices.append(Choice(token))
-        else:
-            choices.append(_with_logprobs(logits_RV[i], token, sampling.logprobs))
+    """One choice a row; None where a row's logits are not finite. Overwrites the logits."""
+    is_finite = finite_rows(logits_RV)
+    asked = [i for i, row in enumerate(rows) if row.request.sampling.logprobs is not None]
+    logprobs_SV = select(logits_RV, asked).float().log_softmax(dim=1) if asked else None
+    if any(is_adjusted(row) for row in rows):
+        logits_RV = logits_RV.float()
+        adjust(logits_RV, rows)
+    tokens: list[int] = logits_RV.argmax(dim=1).tolist()
+    sampled = [i for i in range(len(rows)) if is_finite[i] and _is_sampled(rows[i])]
+    if sampled:
+        some_SV = select(logits_RV, sampled).float()
+        drawn = draw(some_SV, [rows[i] for i in sampled])
+        for i, token in zip(sampled, drawn, strict=True):
+            tokens[i] = token
+    choices: list[Choice | None] = [
+        Choice(token) if finite else None for token, finite in zip(tokens, is_finite, strict=True)
+    ]
+    if logprobs_SV is not None:
+        counts = [rows[i].request.sampling.logprobs or 0 for i in asked]
+        scored = describe(logprobs_SV, [tokens[i] for i in asked], counts)
+        for i, choice in zip(asked, scored, strict=True):
+            choices[i] = choice if is_finite[i] else None
     return choices
 
 
-def _sample(logits_V: Tensor, row: Row) -> int:
-    sampling = row.request.sampling
-    scaled = logits_V.float() / sampling.temperature
-    if 0 < sampling.top_k < scaled.shape[0]:
-        floor = scaled.topk(sampling.top_k).values[-1]
-        scaled = scaled.masked_fill(scaled < floor, float("-inf"))
-    probabilities = scaled.softmax(dim=0)
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(descending=True)
-        is_outside = ordered.cumsum(0) - ordered >= sampling.top_p
-        probabilities = probabilities.index_fill(0, order[is_outside], 0.0)
-    return int(torch.multinomial(probabilities, 1, generator=row.generator))
+def finite_rows(logits_RV: Tensor) -> list[bool]:
+    """Whether each row's logits are all finite."""
+    is_finite: list[bool] = logits_RV.sum(dim=1, dtype=torch.float32).isfinite().tolist()
+    return is_finite
 
 
-def _with_logprobs(logits_V: Tensor, token: int, count: int) -> Choice:
-    logprobs = logits_V.float().log_softmax(dim=0)
-    values, indices = logprobs.topk(min(count, logprobs.shape[0]))
-    top = tuple(zip(indices.tolist(), values.tolist(), strict=True))
-    return Choice(token, float(logprobs[token]), top)
+def describe(logprobs_SV: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[Choice]:
+    """Each token with its log-probability and the row's ``counts`` most likely tokens."""
+    at = torch.tensor(tokens, device=logprobs_SV.device)
+    own: list[float] = logprobs_SV.gather(1, at[:, None]).squeeze(1).tolist()
+    top = logprobs_SV.topk(min(max(counts), logprobs_SV.shape[1]), dim=1)
+    values, indices = top.values.tolist(), top.indices.tolist()
+    return [
+        Choice(token, own[n], tuple(zip(indices[n][:count], values[n][:count], strict=True)))
+        for n, (token, count) in enumerate(zip(tokens, counts, strict=True))
+    ]
+
+
+def _is_sampled(row: Row) -> bool:
+    return row.request.sampling.temperature > 0

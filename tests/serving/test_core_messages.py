@@ -27,6 +27,15 @@ STATS = Stats(1, 2, 3, 4, 5, {"memory": 6, "store": 0}, (0.5, 1.5))
 MESSAGES: list[ToCore | ToClient] = [
     Submit(Request("a", "generate", None, (1, 2, 3), Sampling(seed=-1, temperature=0.5))),
     Submit(Request("b", "classify", "sha256:x", (7,), Sampling(logprobs=3))),
+    Submit(
+        Request(
+            "c",
+            "generate",
+            None,
+            (1,),
+            Sampling(logit_bias=((3, 0.5), (4, -1.0)), stop_token_ids=(2,), early_stopping="never"),
+        )
+    ),
     Cancel("é"),
     Stop(),
     Ready("sha256:f", 12, 1.25),
