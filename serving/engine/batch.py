@@ -13,7 +13,7 @@ from torch import Tensor
 from serving.engine.config import EngineConfig
 from serving.engine.kv import Slab, round_up
 from serving.engine.plan import DecodePlan
-from serving.engine.prefill import Encoded, segments_of
+from serving.engine.prefill import Encoded, plan_of
 from serving.engine.row import Row
 from serving.engine.transformer.attention import slab_attention
 from serving.engine.weights import Weights
@@ -76,7 +76,7 @@ class DecodeBatch:
                 for i, n in enumerate(encoded.lengths)
             ]
         )
-        plan = segments_of(self._weights.layout.packed, encoded.rows)
+        plan = plan_of(self._weights.layout.packed, encoded.rows)
         for number, layer in enumerate(self._stack.layers):
             assert layer.cross_kv is not None
             kv = layer.cross_kv(encoded.hidden, plan)

@@ -17,7 +17,7 @@ from serving.engine.row import Row
 from serving.engine.transformer.attention import PackedAttention
 from serving.engine.weights import Weights
 from serving.primitives.layout import PackedSite
-from serving.primitives.low_rank import Segments
+from serving.primitives.plan import RunPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +67,21 @@ def encode(weights: Weights, rows: Sequence[Row], dtype: torch.dtype) -> Encoded
     positions = torch.cat([torch.arange(n, device=device) for n in lengths])
     bias = weights.biases["encoder"]
     attention = PackedAttention(stack.record, lengths, bias, dtype, device)
-    plan = segments_of(weights.layout.packed, ordered)
+    plan = plan_of(weights.layout.packed, ordered)
     return Encoded(ordered, stack.forward(ids, positions, plan, _Context(attention)))
 
 
-def segments_of(sites: Sequence[PackedSite], ordered: Sequence[Row]) -> Segments | None:
+def plan_of(sites: Sequence[PackedSite], ordered: Sequence[Row]) -> RunPlan | None:
     """The plan of packed rows that are ordered by adapter; None when all are bare."""
     runs = []
     start = 0
-    for _, group in groupby(ordered, key=_adapter):
+    for adapter, group in groupby(ordered, key=_adapter):
         members = list(group)
         stop = start + sum(row.num_input for row in members)
-        factors = members[0].prepared.factors
-        if factors:
-            runs.append((start, stop, factors))
+        if adapter:
+            runs.append((start, stop, members[0].prepared))
         start = stop
-    return Segments(sites, runs) if runs else None
+    return RunPlan(sites, runs) if runs else None
 
 
 def _adapter(row: Row) -> str:

@@ -11,6 +11,7 @@ PRIMITIVES: dict[str, str] = {
     "low_rank": "serving.primitives.low_rank:prepare",
     "mixture": "serving.primitives.mixture:prepare_bank",
     "routing": "serving.primitives.mixture:prepare_routing",
+    "scale": "serving.primitives.scale:prepare",
     "head": "serving.primitives.head:prepare",
 }
 LIMITS: dict[str, str] = {

@@ -6,6 +6,7 @@ one matrix and every primitive acts on the packed output. Only sites of equal wi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,10 +22,14 @@ _PACKS: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class PackedSite:
-    """``members`` are the sites in output order; each is ``member_width`` columns wide."""
+    """``members`` are the sites in output order; each is ``member_width`` columns wide.
+
+    ``shares_input`` is True where the frozen product computes more than one site.
+    """
 
     index: int
     members: tuple[Site, ...]
+    shares_input: bool = False
 
     @property
     def in_features(self) -> int:
@@ -53,12 +58,17 @@ class SiteLayout:
 
     def __init__(self, sites: Iterable[Site]) -> None:
         groups: list[list[Site]] = []
+        shared = Counter[tuple[str, int, tuple[str, ...]]]()
         for site in sites:
+            shared[_pack_of(site)] += 1
             if groups and _belong_together(groups[-1][0], site):
                 groups[-1].append(site)
             else:
                 groups.append([site])
-        self.packed = tuple(PackedSite(i, tuple(group)) for i, group in enumerate(groups))
+        self.packed = tuple(
+            PackedSite(i, tuple(group), shared[_pack_of(group[0])] > 1)
+            for i, group in enumerate(groups)
+        )
         self._places = {
             site.name: (packed.index, position)
             for packed in self.packed
@@ -84,9 +94,12 @@ class SiteLayout:
         return tuple(p for p in self.packed if p.members[0].name.startswith(prefix))
 
 
+def _pack_of(site: Site) -> tuple[str, int, tuple[str, ...]]:
+    roles = next((pack for pack in _PACKS if site.role in pack), (site.role,))
+    return site.stack, site.layer, roles
+
+
 def _belong_together(first: Site, site: Site) -> bool:
-    return (
-        (first.stack, first.layer) == (site.stack, site.layer)
-        and (first.in_features, first.out_features) == (site.in_features, site.out_features)
-        and any(first.role in pack and site.role in pack for pack in _PACKS)
+    return _pack_of(first) == _pack_of(site) and (
+        (first.in_features, first.out_features) == (site.in_features, site.out_features)
     )

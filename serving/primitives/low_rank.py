@@ -20,15 +20,23 @@ from torch import Tensor
 from serving.primitives.factors import Factors, pack_factors
 from serving.primitives.layout import PackedSite
 from serving.primitives.prepared import Prepared, Target
+from serving.primitives.rows import RowOrder, Rows, Whole
 
 
 def prepare(parts: Sequence[Any], tensors: Mapping[str, Tensor], target: Target) -> Prepared:
-    """Pack every ``LowRankPart`` of an adapter; raises InvalidArtefactError on unknown sites."""
+    """Pack every ``LowRankPart`` of an adapter; raises IncompatibleError on unknown sites.
+
+    The product reads the site's unscaled input, so a ``scale`` of the adapter's own that stands
+    before the site is multiplied into ``a``.
+    """
     pairs: dict[int, dict[int, tuple[Tensor, Tensor, float]]] = {}
     for part in parts:
         index, member = target.layout.place(part.site)
         a = tensors[f"{part.site}/low_rank/a"].to(target.device)
         b = tensors[f"{part.site}/low_rank/b"].to(target.device)
+        v = tensors.get(f"{part.site}/scale/input")
+        if v is not None:
+            a = a.float() * v.to(target.device, torch.float32).unsqueeze(1)
         pairs.setdefault(index, {})[member] = (a, b, float(part.scale))
     packed = target.layout.packed
     return Prepared(factors={i: pack_factors(packed[i], p, target.dtype) for i, p in pairs.items()})
@@ -81,13 +89,17 @@ class RowTable:
 
     def __init__(self, site: PackedSite, dtype: torch.dtype, device: torch.device) -> None:
         self._site = site
-        self.rows: list[int] = []
+        self._order = RowOrder(device)
         self._members: tuple[int, ...] = ()
         self._rank = 0
         self._a = torch.empty(0, site.in_features, 0, dtype=dtype, device=device)
         self._b = torch.empty(0, 0, 0, site.member_width, dtype=dtype, device=device)
-        self._index: Tensor | None = None
-        self._views: tuple[Tensor, Tensor] | None = None
+        self._views: tuple[Rows, Tensor, Tensor] | None = None
+
+    @property
+    def rows(self) -> list[int]:
+        """The batch rows held, in the order of their entries."""
+        return self._order.rows
 
     @property
     def num_bytes(self) -> int:
@@ -102,21 +114,15 @@ class RowTable:
         if members != self._members or rank != self._rank or n == self._a.shape[0]:
             self._resize(max(8, 2 * n) if n == self._a.shape[0] else n, members, rank)
         self._write(n, factors)
-        self.rows.append(row)
+        self._order.join(row)
         self._views = None
 
     def leave(self, row: int, last: int) -> None:
         """Forget batch row ``row``; batch row ``last`` is renamed to ``row`` by compaction."""
-        if row in self.rows:
-            position = self.rows.index(row)
-            end = len(self.rows) - 1
-            if position != end:
-                self._a[position] = self._a[end]
-                self._b[position] = self._b[end]
-                self.rows[position] = self.rows[end]
-            self.rows.pop()
-        if last != row and last in self.rows:
-            self.rows[self.rows.index(last)] = row
+        moved = self._order.leave(row, last)
+        if moved is not None:
+            self._a[moved[0]] = self._a[moved[1]]
+            self._b[moved[0]] = self._b[moved[1]]
         self._views = None
         if not self.rows:
             self._members, self._rank = (), 0
@@ -124,39 +130,32 @@ class RowTable:
 
     def touch(self) -> None:
         """Note that the batch changed around the table's rows."""
+        self._order.touch()
         self._views = None
 
     def apply(self, x_RD: Tensor, y_RE: Tensor) -> None:
         """Add every row's product to ``y_RE`` (R, M*E) in place."""
         if self._views is None:
-            self._refresh(x_RD.shape[0])
-        assert self._views is not None
-        a_nDr, b_nrE = self._views
+            self._views = self._refresh(x_RD.shape[0])
+        rows, a_nDr, b_nrE = self._views
         n, m, width = len(self.rows), len(self._members), self._site.member_width
-        x_nD = x_RD if self._index is None else x_RD.index_select(0, self._index)
-        u = torch.bmm(x_nD.unsqueeze(1), a_nDr).view(n * m, 1, self._rank)
+        u = torch.bmm(rows.take(x_RD).unsqueeze(1), a_nDr).view(n * m, 1, self._rank)
         is_full = m == self._site.num_members
-        if self._index is None and is_full:
+        if is_full and isinstance(rows, Whole):
             y_RE.view(n * m, 1, width).baddbmm_(u, b_nrE)
             return
-        delta = torch.bmm(u, b_nrE)
-        if self._index is not None and is_full:
-            y_RE.index_add_(0, self._index, delta.view(n, m * width))
+        delta = torch.bmm(u, b_nrE).view(n, m * width)
+        if is_full:
+            rows.add(y_RE, delta)
             return
         y_RME = y_RE.view(-1, self._site.num_members, width)
         for position, member in enumerate(self._members):
-            added = delta.view(n, m, width)[:, position]
-            if self._index is None:
-                y_RME[:, member] += added
-            else:
-                y_RME[:, member].index_add_(0, self._index, added)
+            rows.add(y_RME[:, member], delta[:, position * width : (position + 1) * width])
 
-    def _refresh(self, num_rows: int) -> None:
+    def _refresh(self, num_rows: int) -> tuple[Rows, Tensor, Tensor]:
         n, m = len(self.rows), len(self._members)
-        is_whole = self.rows == list(range(num_rows))
-        self._index = None if is_whole else torch.tensor(self.rows, device=self._a.device)
         b = self._b[:n].view(n * m, self._rank, self._site.member_width)
-        self._views = (self._a[:n], b)
+        return self._order.within(num_rows), self._a[:n], b
 
     def _resize(self, capacity: int, members: tuple[int, ...], rank: int) -> None:
         capacity = max(capacity, self._a.shape[0])

@@ -25,6 +25,7 @@ from adapters_store.errors import InvalidArtefactError
 from serving.primitives.factors import Factors, pack_factors
 from serving.primitives.layout import PackedSite
 from serving.primitives.prepared import Prepared, Target
+from serving.primitives.rows import RowOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +211,15 @@ class BankTable:
     def __init__(self, bank: Bank, sites: Sequence[PackedSite]) -> None:
         self.bank = bank
         self._sites = sites
-        self.rows: list[int] = []
+        device = next(s.a.device for group in bank.sites.values() for s in group)
+        self._order = RowOrder(device)
         self._weights: list[Tensor] = []
         self._by_site: dict[int, list[tuple[BankSite, Tensor]]] | None = None
-        self._index: Tensor | None = None
+
+    @property
+    def rows(self) -> list[int]:
+        """The batch rows held, in the order of their entries."""
+        return self._order.rows
 
     @property
     def num_bytes(self) -> int:
@@ -222,54 +228,45 @@ class BankTable:
 
     def join(self, row: int, mixture: Mixture) -> None:
         """Append batch row ``row`` with its routing."""
-        self.rows.append(row)
+        self._order.join(row)
         self._weights.append(mixture.weights)
         self._by_site = None
 
     def leave(self, row: int, last: int) -> None:
         """Forget batch row ``row``; batch row ``last`` is renamed to ``row`` by compaction."""
         if row in self.rows:
-            position = self.rows.index(row)
-            self.rows[position] = self.rows[-1]
-            self._weights[position] = self._weights[-1]
-            self.rows.pop()
+            self._weights[self.rows.index(row)] = self._weights[-1]
             self._weights.pop()
-        if last != row and last in self.rows:
-            self.rows[self.rows.index(last)] = row
+        self._order.leave(row, last)
         self._by_site = None
 
     def touch(self) -> None:
         """Note that the batch changed around the table's rows."""
+        self._order.touch()
         self._by_site = None
 
     def apply(self, index: int, x_RD: Tensor, y_RE: Tensor) -> None:
         """Add the rows' mixtures at packed site ``index`` to ``y_RE`` in place."""
         if self._by_site is None:
-            self._refresh(x_RD)
-        assert self._by_site is not None
+            self._by_site = self._refresh(x_RD.dtype)
         found = self._by_site.get(index)
         if found is None:
             return
-        x_nD = x_RD if self._index is None else x_RD.index_select(0, self._index)
+        rows = self._order.within(x_RD.shape[0])
+        x_nD = rows.take(x_RD)
         site = self._sites[index]
         y_RME = y_RE.view(-1, site.num_members, site.member_width)
         for bank_site, w_nmHK in found:
             delta_nmE = shared_bank(bank_site, w_nmHK, x_nD)
             for position, member in enumerate(bank_site.members):
-                if self._index is None:
-                    y_RME[:, member] += delta_nmE[:, position]
-                else:
-                    y_RME[:, member].index_add_(0, self._index, delta_nmE[:, position])
+                rows.add(y_RME[:, member], delta_nmE[:, position])
 
-    def _refresh(self, x_RD: Tensor) -> None:
-        is_whole = self.rows == list(range(x_RD.shape[0]))
-        self._index = None if is_whole else torch.tensor(self.rows, device=x_RD.device)
-        self._by_site = {}
-        if not self.rows:
-            return
-        weights_nSHK = torch.stack(self._weights).to(x_RD.dtype)
-        for index, group in self.bank.sites.items():
-            self._by_site[index] = [(s, weights_nSHK[:, list(s.order)]) for s in group]
+    def _refresh(self, dtype: torch.dtype) -> dict[int, list[tuple[BankSite, Tensor]]]:
+        weights_nSHK = torch.stack(self._weights).to(dtype)
+        return {
+            index: [(s, weights_nSHK[:, list(s.order)]) for s in group]
+            for index, group in self.bank.sites.items()
+        }
 
 
 def shared_bank(site: BankSite, w_nmHK: Tensor, x_nD: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +14,7 @@ from serving.primitives.layout import SiteLayout
 if TYPE_CHECKING:
     from serving.primitives.head import Head
     from serving.primitives.mixture import Bank, Mixture
+    from serving.primitives.scale import SiteScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,12 @@ class Prepared:
     """Runnable parts of one artefact; a primitive fills the fields it owns.
 
     ``factors`` maps packed site indices to low-rank factors (of an adapter, or composed from a
-    bank), ``mixture`` is a routing over a bank, ``bank`` the bank itself, ``head`` the row's own
-    output.
+    bank), ``scales`` to vectors; ``mixture`` is a routing over a bank, ``bank`` the bank itself,
+    ``head`` the row's own output. Every part counts its own ``num_bytes``.
     """
 
     factors: Mapping[int, Factors] = field(default_factory=dict)
+    scales: Mapping[int, SiteScale] = field(default_factory=dict)
     mixture: Mixture | None = None
     bank: Bank | None = None
     head: Head | None = None
@@ -42,16 +44,20 @@ class Prepared:
     @property
     def num_bytes(self) -> int:
         """Bytes held, without the bank that a mixture shares with other tasks."""
-        total = sum(f.num_bytes for f in self.factors.values())
-        for part in (self.mixture, self.bank, self.head):
-            total += 0 if part is None else part.num_bytes
+        total = 0
+        for value in self._values().values():
+            parts = value.values() if isinstance(value, Mapping) else [value]
+            total += sum(part.num_bytes for part in parts if part is not None)
         return total
 
     def merged(self, other: Prepared) -> Prepared:
         """Both, where ``other`` fills what is empty here."""
-        return Prepared(
-            {**self.factors, **other.factors},
-            self.mixture or other.mixture,
-            self.bank or other.bank,
-            self.head or other.head,
-        )
+        mine, theirs = self._values(), other._values()
+        both: dict[str, Any] = {
+            name: {**value, **theirs[name]} if isinstance(value, Mapping) else value or theirs[name]
+            for name, value in mine.items()
+        }
+        return replace(self, **both)
+
+    def _values(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}

@@ -23,11 +23,12 @@ from adapters_store.backbone import Backbone
 from adapters_store.formats.importing import import_from
 from adapters_store.formats.source import FolderSource
 from adapters_store.manifest import HeadPart, TaskSignature
-from adapters_store.primitives.scale import ScalePart
+from adapters_store.primitives.prompt import PromptPart
 from serving.api.app import create_app
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 BACKBONE = {"backbone": "tiny-t5"}
+PROMPT = PromptPart(input="encoder", num_tokens=2, has_positions=False)
 
 
 @pytest.fixture
@@ -177,19 +178,19 @@ def test_a_rejected_adapter_is_refused_with_every_reason_and_nothing_is_stored(
 def test_what_the_engine_cannot_run_is_refused_before_anything_is_stored(
     http: httpx.Client, byte_t5: Backbone, word_bert: Backbone, server: LiveServer, sources: Path
 ) -> None:
-    scale = adapter_of(byte_t5, ScalePart(site="encoder.0.self.k", side="output"))
+    prompt = adapter_of(byte_t5, PROMPT)
     labels = TaskSignature(task="classification", labels=("a", "b"))
     head = HeadPart(num_labels=2, pooling="pooled")
     pooled = adapter_of(word_bert, head, signature=labels)
     before = stored(server)
-    for artefact, words in ((scale, "primitive 'scale'"), (pooled, "pooling 'pooled'")):
+    for artefact, words in ((prompt, "primitive 'prompt'"), (pooled, "pooling 'pooled'")):
         files = {"manifest": artefact.manifest.canonical, "data": artefact.data}
         write_artefact(artefact, sources / artefact.digest[7:15])
         for refused in (
-            http.post("/v1/adapters", data={"name": "up/ia3"}, files=files),
+            http.post("/v1/adapters", data={"name": "up/prompt"}, files=files),
             http.post(
                 "/v1/adapters",
-                json={"name": "up/ia3", "source": f"file://{sources}/{artefact.digest[7:15]}"},
+                json={"name": "up/prompt", "source": f"file://{sources}/{artefact.digest[7:15]}"},
             ),
         ):
             assert refused.status_code == 422
@@ -201,13 +202,13 @@ def test_what_the_engine_cannot_run_is_refused_before_anything_is_stored(
 def test_a_stored_adapter_that_cannot_run_is_refused_by_the_same_error_when_asked(
     http: httpx.Client, byte_t5: Backbone, server: LiveServer
 ) -> None:
-    scale = adapter_of(byte_t5, ScalePart(site="encoder.0.self.k", side="output"))
-    server.service.store.publish("foreign/ia3", scale)
+    prompt = adapter_of(byte_t5, PROMPT)
+    server.service.store.publish("foreign/prompt", prompt)
     before = text(answer(http, "acme/upper"))
     for path, body in (
-        ("/v1/completions", {"model": "foreign/ia3", "prompt": "hi", "max_tokens": 3}),
-        ("/v1/completions", {"model": "foreign/ia3", "prompt": "hi", "stream": True}),
-        ("/v1/tasks/foreign/ia3/predict", {"inputs": ["hi"]}),
+        ("/v1/completions", {"model": "foreign/prompt", "prompt": "hi", "max_tokens": 3}),
+        ("/v1/completions", {"model": "foreign/prompt", "prompt": "hi", "stream": True}),
+        ("/v1/tasks/foreign/prompt/predict", {"inputs": ["hi"]}),
     ):
         refused = http.post(path, json=body)
         assert refused.status_code == 422, refused.text

@@ -27,7 +27,7 @@ from adapters_store.errors import (
     UsageError,
 )
 from adapters_store.manifest import LowRankPart
-from adapters_store.primitives.bottleneck import BottleneckPart
+from adapters_store.primitives.prompt import PromptPart
 from adapters_store.store import Store
 from serving.config import BackboneConfig, EngineSection
 from serving.core.client import CoreClient
@@ -102,11 +102,10 @@ def test_rows_of_different_tasks_share_steps_and_messages(
 def test_an_adapter_that_the_engine_cannot_run_fails_alone(
     loop: LoopThread, core: CoreClient, store: Path, byte_t5: Backbone
 ) -> None:
-    block = byte_t5.shapes.anatomy.blocks[0].name
-    part = BottleneckPart(block=block, rank=2, activation="relu", reads="output", scale=1.0)
+    part = PromptPart(input="encoder", num_tokens=2, has_positions=False)
     low_rank = LowRankPart(site="decoder.0.self.q", rank=2, scale=1.0)
     with Store.open(store) as opened:
-        refused = opened.publish("acme/houlsby", adapter_of(byte_t5, part, low_rank)).digest
+        refused = opened.publish("acme/prompt", adapter_of(byte_t5, part, low_rank)).digest
     good = [None, digest_of(store, "acme/upper"), digest_of(store, "acme/routed")]
     alone = [loop.run(collect(core, ask(adapter))) for adapter in good]
 
@@ -119,8 +118,8 @@ def test_an_adapter_that_the_engine_cannot_run_fails_alone(
         results = loop.run(together())
         for failed in (results[3], results[7]):
             assert isinstance(failed, NotServedError)
-            assert "primitive 'bottleneck'" in failed.message
-            assert "low_rank, mixture, routing, head" in failed.message
+            assert "primitive 'prompt'" in failed.message
+            assert "low_rank, mixture, routing, scale, " in failed.message
         assert results[:3] == results[4:7] == alone
 
 

@@ -15,12 +15,10 @@ from adapters_store.primitives.bottleneck import BottleneckPart
 from adapters_store.primitives.override import OverridePart
 from adapters_store.primitives.prefix import PrefixPart
 from adapters_store.primitives.prompt import PromptPart
-from adapters_store.primitives.scale import ScalePart
 from serving import primitives
 from serving.servable import check_servable
 
 UNSERVED: list[Part] = [
-    ScalePart(site="decoder.0.self.k", side="output"),
     BottleneckPart(
         block="encoder.0.after_self", rank=2, activation="relu", reads="output", scale=1.0
     ),
@@ -68,11 +66,11 @@ def test_heads_of_other_kinds_are_refused(word_bert: Backbone, part: Part, words
 
 def test_each_problem_is_told_once(byte_t5: Backbone) -> None:
     many = [
-        ScalePart(site=f"decoder.{i}.self.{site}", side="output") for i in (0, 1) for site in "kv"
+        PromptPart(input=name, num_tokens=2, has_positions=False) for name in ("encoder", "decoder")
     ]
     with pytest.raises(NotServedError) as caught:
-        check_servable(adapter_of(byte_t5, *many, UNSERVED[2]).manifest)
-    assert caught.value.message.count("'scale'") == 1
+        check_servable(adapter_of(byte_t5, *many, UNSERVED[1]).manifest)
+    assert caught.value.message.count("'prompt'") == 1
     assert "'prefix'" in caught.value.message
 
 

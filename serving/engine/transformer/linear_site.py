@@ -1,44 +1,36 @@
-"""One packed linear site: the frozen product, then what each row's adapter adds.
+"""One packed linear site: the frozen product, and what each row's adapter makes of it.
 
 Shapes: ``T`` tokens (or rows), ``D`` input width, ``E`` packed output width.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 from torch import Tensor, addmm, mm
 
 from serving.primitives.layout import PackedSite
-
-
-class Plan(Protocol):
-    """What the adapters of a step do at the linear sites; built once per batch composition."""
-
-    def apply(self, index: int, x_TD: Tensor, y_TE: Tensor) -> None:
-        """Add the rows' effects at packed site ``index`` to ``y_TE`` in place."""
+from serving.primitives.plan import Plan
 
 
 class LinearSite:
-    """``y = x W (+ bias) (+ residual) + effects``; ``weight`` is (D, E), contiguous."""
+    """``y = x W (+ bias)`` with the rows' effects; ``weight`` is (D, E), contiguous."""
 
     def __init__(self, site: PackedSite, weight_DE: Tensor, bias_E: Tensor | None) -> None:
         self.site = site
         self._weight = weight_DE
         self._bias = bias_E
 
-    def __call__(self, x_TD: Tensor, plan: Plan | None, residual: Tensor | None = None) -> Tensor:
-        """Return (T, E); ``residual`` (T, E) is added, and is left unchanged."""
-        if residual is None:
-            y = mm(x_TD, self._weight) if self._bias is None else self._biased(x_TD)
-        else:
-            y = addmm(residual, x_TD, self._weight)
-            if self._bias is not None:
-                y += self._bias
-        if plan is not None:
-            plan.apply(self.site.index, x_TD, y)
+    def __call__(self, x_TD: Tensor, plan: Plan[Any] | None) -> Tensor:
+        """Return (T, E), a tensor of its own; ``x_TD`` is left unchanged."""
+        if plan is None:
+            return self._product(x_TD)
+        index = self.site.index
+        y = self._product(plan.scaled(index, x_TD))
+        plan.apply(index, x_TD, y, self._weight)
         return y
 
-    def _biased(self, x_TD: Tensor) -> Tensor:
-        assert self._bias is not None
+    def _product(self, x_TD: Tensor) -> Tensor:
+        if self._bias is None:
+            return mm(x_TD, self._weight)
         return addmm(self._bias, x_TD, self._weight)

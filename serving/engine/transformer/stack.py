@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.nn.functional import gelu, relu, silu
@@ -18,8 +18,9 @@ from torch.nn.functional import gelu, relu, silu
 from adapters_store.families.architecture import Activation
 from adapters_store.families.architecture import Stack as StackRecord
 from serving.engine.transformer.embedding import InputEmbedding
-from serving.engine.transformer.linear_site import LinearSite, Plan
+from serving.engine.transformer.linear_site import LinearSite
 from serving.engine.transformer.norm import Normalisation
+from serving.primitives.plan import Plan
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ class Stack:
         self._activation = ACTIVATIONS[record.activation]
 
     def forward(
-        self, ids_T: Tensor, positions_T: Tensor, plan: Plan | None, context: Context
+        self, ids_T: Tensor, positions_T: Tensor, plan: Plan[Any] | None, context: Context
     ) -> Tensor:
         """Last hidden states (T, D) of token ids and positions (T,) int64."""
         x = self._embedding(ids_T, positions_T)
@@ -90,28 +91,36 @@ class Stack:
         return x if self._final_norm is None else self._final_norm(x)
 
     def _self_attention(
-        self, number: int, layer: Layer, x: Tensor, plan: Plan | None, context: Context
+        self, number: int, layer: Layer, x: Tensor, plan: Plan[Any] | None, context: Context
     ) -> Tensor:
-        qkv = layer.self_qkv(layer.self_norm(x) if self._is_pre else x, plan)
-        y = layer.self_o(context.attend_self(number, qkv), plan, residual=x)
-        return y if self._is_pre else layer.self_norm(y)
+        u = layer.self_norm(x) if self._is_pre else x
+        f = layer.self_o(context.attend_self(number, layer.self_qkv(u, plan)), plan)
+        return self._add(layer.self_norm, x, f)
 
     def _cross_attention(
-        self, number: int, layer: Layer, x: Tensor, plan: Plan | None, context: Context
+        self, number: int, layer: Layer, x: Tensor, plan: Plan[Any] | None, context: Context
     ) -> Tensor:
         assert layer.cross_norm is not None
         assert layer.cross_q is not None
         assert layer.cross_o is not None
-        q = layer.cross_q(layer.cross_norm(x) if self._is_pre else x, plan)
-        y = layer.cross_o(context.attend_cross(number, q), plan, residual=x)
-        return y if self._is_pre else layer.cross_norm(y)
+        u = layer.cross_norm(x) if self._is_pre else x
+        f = layer.cross_o(context.attend_cross(number, layer.cross_q(u, plan)), plan)
+        return self._add(layer.cross_norm, x, f)
 
-    def _feed_forward(self, layer: Layer, x: Tensor, plan: Plan | None) -> Tensor:
+    def _feed_forward(self, layer: Layer, x: Tensor, plan: Plan[Any] | None) -> Tensor:
         inner = layer.ffn_in(layer.ffn_norm(x) if self._is_pre else x, plan)
         if self.record.is_gated:
             gate, up = inner.chunk(2, dim=-1)
             inner = self._activation(gate) * up
         else:
             inner = self._activation(inner)
-        y = layer.ffn_out(inner, plan, residual=x)
-        return y if self._is_pre else layer.ffn_norm(y)
+        return self._add(layer.ffn_norm, x, layer.ffn_out(inner, plan))
+
+    def _add(self, norm: Normalisation, x: Tensor, f: Tensor) -> Tensor:
+        """``x + f``, normed where norms stand behind.
+
+        The sum is never a part of the product before it: a row's bits would then depend on
+        whether a mate has an effect on ``f``.
+        """
+        y = f.add_(x)
+        return y if self._is_pre else norm(y)

@@ -1,0 +1,109 @@
+"""The plan of a step: what the adapters of its rows do, place by place.
+
+The transformer calls the plan at every place where an effect may act; a kind of effect that no row
+has costs one look into an empty table. :class:`RunPlan` serves prefill, the decode plan of
+:mod:`serving.engine.plan` the running batch.
+
+Shapes: ``T`` tokens (or rows), ``D`` input width, ``E`` packed output width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from serving.primitives.layout import PackedSite
+from serving.primitives.low_rank import Segments
+from serving.primitives.prepared import Prepared
+from serving.primitives.rows import Entries, Run, Runs
+from serving.primitives.scale import add_scaled_input, scale_rows, scaled
+
+Kind = Literal["input", "member_input", "output"]
+
+
+class Effect(NamedTuple):
+    """Tensors of one adapter at one place: a packed site's index or a place's canonical name.
+
+    Rows of one ``variant`` run together.
+    """
+
+    kind: Kind
+    place: int | str
+    variant: Hashable
+    tensors: tuple[Tensor, ...]
+
+
+def effects(sites: Sequence[PackedSite], prepared: Prepared) -> Iterator[Effect]:
+    """Everything an adapter does that is kept in tables of rows: all but its low-rank products."""
+    for index, scale in prepared.scales.items():
+        for member, v in scale.inputs.items():
+            kind: Kind = "member_input" if sites[index].shares_input else "input"
+            yield Effect(kind, index, member, (v,))
+        if scale.output is not None:
+            yield Effect("output", index, None, (scale.output,))
+
+
+Table = TypeVar("Table", bound=Entries)
+
+
+class Plan(ABC, Generic[Table]):
+    """What a transformer asks of a step's adapters. Subclasses fill the tables."""
+
+    def __init__(self, sites: Sequence[PackedSite]) -> None:
+        self._sites = sites
+        self._tables: dict[Kind, dict[int | str, dict[Hashable, Table]]] = {
+            "input": {},
+            "member_input": {},
+            "output": {},
+        }
+
+    @abstractmethod
+    def _add_products(self, index: int, x_TD: Tensor, y_TE: Tensor) -> None:
+        """Add the rows' low-rank products at packed site ``index`` to ``y_TE`` in place."""
+
+    def scaled(self, index: int, x_TD: Tensor) -> Tensor:
+        """What the frozen product at ``index`` reads: ``x_TD``, or a copy with scaled rows."""
+        for table in self._at("input", index):
+            x_TD = scaled(x_TD, table)
+        return x_TD
+
+    def apply(self, index: int, x_TD: Tensor, y_TE: Tensor, weight_DE: Tensor) -> None:
+        """Add the rows' effects at packed site ``index`` to ``y_TE`` in place.
+
+        ``x_TD`` is the site's input before any scale, ``weight_DE`` the site's frozen matrix.
+        """
+        width = self._sites[index].member_width
+        for member, table in self._tables["member_input"].get(index, {}).items():
+            assert isinstance(member, int)
+            columns = slice(member * width, (member + 1) * width)
+            add_scaled_input(x_TD, y_TE[:, columns], weight_DE[:, columns], table)
+        self._add_products(index, x_TD, y_TE)
+        for table in self._at("output", index):
+            scale_rows(y_TE, table)
+
+    def _at(self, kind: Kind, place: int | str) -> Iterator[Table]:
+        yield from self._tables[kind].get(place, {}).values()
+
+
+class RunPlan(Plan[Runs]):
+    """The plan of packed prefill rows, from runs of tokens that share an adapter.
+
+    ``runs`` holds ``(start, stop, prepared)`` with half-open token ranges.
+    """
+
+    def __init__(
+        self, sites: Sequence[PackedSite], runs: Sequence[tuple[int, int, Prepared]]
+    ) -> None:
+        super().__init__(sites)
+        products = [(start, stop, p.factors) for start, stop, p in runs if p.factors]
+        self._segments = Segments(sites, products)
+        for start, stop, prepared in runs:
+            for kind, place, variant, tensors in effects(sites, prepared):
+                tables = self._tables[kind].setdefault(place, {})
+                tables.setdefault(variant, Runs()).append(Run(start, stop), tensors)
+
+    def _add_products(self, index: int, x_TD: Tensor, y_TE: Tensor) -> None:
+        self._segments.apply(index, x_TD, y_TE)

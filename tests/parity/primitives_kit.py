@@ -1,0 +1,202 @@
+"""Every kind of artefact on tiny committed backbones, and what the reference answers for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from reference_kit import artefact_of, backbone_of, model_of, routing_of
+
+from adapters_store.artefact import Artefact
+from adapters_store.backbone import Backbone
+from adapters_store.errors import IncompatibleError
+from adapters_store.primitives import Part
+from adapters_store.primitives.low_rank import LowRankPart
+from adapters_store.primitives.scale import ScalePart
+from benchmarks.drive import Outcome
+from benchmarks.synthetic import MemoryLoader
+from serving.engine import Engine, EngineConfig, Request, Sampling, Token, Weights, load_weights
+from training.reference import applied
+
+NUM_TOKENS = 6
+NUM_TOP = 5
+LENGTHS = (5, 1, 17)
+
+
+def _is_run(name: str) -> bool:
+    try:
+        backbone_of(name).architecture  # noqa: B018
+    except IncompatibleError:
+        return False
+    return True
+
+
+BACKBONES = [
+    name
+    for name in ("t5", "bart", "bert", "roberta", "llama", "gemma", "qwen2", "gpt2")
+    if _is_run(name)
+]
+WRITERS = [name for name in BACKBONES if backbone_of(name).shapes.anatomy.can_generate]
+ENCODERS = [name for name in BACKBONES if name not in WRITERS]
+
+
+def _sites(backbone: Backbone) -> list[str]:
+    return list(backbone.sites)
+
+
+Parts = Callable[[Backbone], list[Part]]
+
+KINDS: Mapping[str, Parts] = {
+    "low_rank": lambda b: [LowRankPart(site=s, rank=2, scale=1.0) for s in _sites(b)],
+    "low_rank of one map": lambda b: [
+        LowRankPart(site=s, rank=5, scale=1.0) for s in _sites(b) if s.endswith("self.v")
+    ],
+    "scale of outputs": lambda b: [ScalePart(site=s, side="output") for s in _sites(b)],
+    "scale of inputs": lambda b: [ScalePart(site=s, side="input") for s in _sites(b)],
+    "scale as in IA3": lambda b: [
+        ScalePart(site=s, side="input" if "ffn" in s else "output")
+        for s in _sites(b)
+        if s.endswith(("self.k", "self.v", "self.qkv", "ffn.out"))
+    ],
+    "scale and low_rank": lambda b: [
+        *(ScalePart(site=s, side=side) for s in _sites(b) for side in ("input", "output")),
+        *(LowRankPart(site=s, rank=3, scale=0.5) for s in _sites(b)),
+    ],
+}
+"""What an adapter may hold; ``routing`` and the bare backbone are always there too."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Tokens with their most likely tokens' log-probabilities, or the mean of hidden states."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    vector: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass
+class World:
+    """A backbone, its model, an artefact of every kind, and the reference's answers."""
+
+    name: str
+    engines: list[Engine] = field(default_factory=list)
+    _answers: dict[tuple[str | None, tuple[int, ...]], Answer] = field(default_factory=dict)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return backbone_of(self.name)
+
+    @cached_property
+    def weights(self) -> Weights:
+        return load_weights(self.backbone, torch.float32)
+
+    @cached_property
+    def model(self) -> Any:
+        model = model_of(self.backbone)
+        if self.can_generate:
+            model.generation_config.eos_token_id = None
+            model.generation_config.forced_eos_token_id = None
+        return model
+
+    @cached_property
+    def bank(self) -> Artefact:
+        return self._routing[0]
+
+    @cached_property
+    def _routing(self) -> tuple[Artefact, Artefact]:
+        return routing_of(self.backbone, num_heads=2, num_skills=3)
+
+    @cached_property
+    def artefacts(self) -> dict[str, Artefact]:
+        found = {
+            kind: artefact_of(self.backbone, parts(self.backbone), seed=i)
+            for i, (kind, parts) in enumerate(KINDS.items())
+        }
+        return {**found, "routing": self._routing[1]}
+
+    @cached_property
+    def loader(self) -> MemoryLoader:
+        loader = MemoryLoader()
+        loader.add(self.bank)
+        for artefact in self.artefacts.values():
+            loader.add(artefact)
+        return loader
+
+    @property
+    def can_generate(self) -> bool:
+        return self.backbone.shapes.anatomy.can_generate
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        return bool(self.backbone.config.get("is_encoder_decoder"))
+
+    def engine(self, **config: Any) -> Engine:
+        engine = Engine(self.backbone, self.loader, EngineConfig(**config), weights=self.weights)
+        self.engines.append(engine)
+        return engine
+
+    def inputs(self) -> list[tuple[int, ...]]:
+        generator = torch.Generator().manual_seed(3)
+        return [
+            tuple(torch.randint(3, 60, (length,), generator=generator).tolist())
+            for length in LENGTHS
+        ]
+
+    def request(self, name: str, kind: str | None, ids: tuple[int, ...]) -> Request:
+        digest = None if kind is None else self.artefacts[kind].digest
+        if not self.can_generate:
+            return Request(name, "embed", digest, ids)
+        sampling = Sampling(max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=NUM_TOP)
+        return Request(name, "generate", digest, ids, sampling)
+
+    def expected(self, kind: str | None, ids: tuple[int, ...]) -> Answer:
+        """What the reference answers for the artefact of that kind; None is the bare model."""
+        key = (kind, ids)
+        if key not in self._answers:
+            if kind is None:
+                self._answers[key] = self._answer(ids)
+            else:
+                bank = self.bank if kind == "routing" else None
+                with applied(self.model, self.backbone, self.artefacts[kind], bank) as adapted:
+                    self._answers[key] = self._answer(ids, sum(adapted.prompt_rows.values()))
+        return self._answers[key]
+
+    @torch.no_grad()
+    def _answer(self, ids: tuple[int, ...], num_prompt_rows: int = 0) -> Answer:
+        input_ids = torch.tensor([ids])
+        if not self.can_generate:
+            hidden = self.model(input_ids).last_hidden_state[0, num_prompt_rows:]
+            return Answer(vector=torch.nn.functional.normalize(hidden.mean(0), dim=0))
+        found = self.model.generate(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            max_new_tokens=NUM_TOKENS,
+            do_sample=False,
+            num_beams=1,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        logprobs = torch.cat(found.logits).log_softmax(1).topk(NUM_TOP, dim=1).values
+        return Answer(found.sequences[0, -NUM_TOKENS:].tolist(), logprobs)
+
+    def check(self, outcome: Outcome, kind: str | None, ids: tuple[int, ...]) -> None:
+        """Assert that an outcome is what the reference answers."""
+        expected = self.expected(kind, ids)
+        assert outcome.code is None, (kind, outcome.events)
+        if not self.can_generate:
+            assert outcome.vector is not None
+            found = torch.tensor(outcome.vector)
+            torch.testing.assert_close(found, expected.vector, atol=1e-5, rtol=0, msg=str(kind))
+            return
+        assert outcome.tokens == expected.tokens, kind
+        tops = [e.top for e in outcome.events if isinstance(e, Token)]
+        found = torch.tensor([[p for _, p in top] for top in tops])
+        torch.testing.assert_close(found, expected.logprobs, atol=1e-4, rtol=0)
+
+    def close(self) -> None:
+        for engine in self.engines:
+            engine.close()

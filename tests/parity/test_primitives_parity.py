@@ -1,0 +1,83 @@
+"""Every primitive of the engine against the reference on transformers, alone and in company."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from primitives_kit import BACKBONES, KINDS, World
+
+from benchmarks.drive import Outcome, answers
+from serving.engine import Engine, Request
+
+ALL_KINDS = (*KINDS, "routing")
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(request.param)
+    yield world
+    world.close()
+
+
+def mixed_requests(world: World) -> dict[str, tuple[str | None, Request]]:
+    """Every kind over every input, with bare rows in between, by request id."""
+    found = {}
+    for i, ids in enumerate(world.inputs()):
+        for j, kind in enumerate([None, *ALL_KINDS, None]):
+            name = f"{i}-{j}"
+            found[name] = (kind, world.request(name, kind, ids))
+    return found
+
+
+def settled(engine: Engine, requests: list[Request]) -> dict[str, Outcome]:
+    """Outcomes of one batch that starts together: its adapters are in memory."""
+    answers(engine, requests)
+    return answers(engine, requests)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_row_alone_equals_the_reference(world: World, kind: str) -> None:
+    engine = world.engine()
+    for ids in world.inputs():
+        world.check(answers(engine, [world.request("a", kind, ids)])["a"], kind, ids)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_the_effect_is_not_the_bare_backbone(world: World, kind: str) -> None:
+    ids = world.inputs()[0]
+    bare, own = world.expected(None, ids), world.expected(kind, ids)
+    if world.can_generate:
+        assert (bare.logprobs - own.logprobs).abs().max() > 1e-2
+    else:
+        assert (bare.vector - own.vector).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("form", ["composed", "shared"])
+def test_rows_of_every_kind_in_one_batch_equal_the_reference(world: World, form: str) -> None:
+    requests = mixed_requests(world)
+    engine = world.engine(max_rows=64, mixture_form=form)
+    outcomes = settled(engine, [request for _, request in requests.values()])
+    for name, (kind, request) in requests.items():
+        world.check(outcomes[name], kind, request.input_ids)
+    if world.can_generate:
+        assert max(engine.stats().batch_rows) == len(requests)
+        assert engine.stats().table_bytes == 0
+
+
+def test_rows_that_come_and_go_equal_the_reference(world: World) -> None:
+    requests = mixed_requests(world)
+    engine = world.engine(max_rows=5, max_step_tokens=40)
+    outcomes = answers(engine, [request for _, request in reversed(requests.values())])
+    for name, (kind, request) in requests.items():
+        world.check(outcomes[name], kind, request.input_ids)
+
+
+def test_a_bare_row_is_bit_for_bit_what_it_is_among_bare_rows(world: World) -> None:
+    requests = mixed_requests(world)
+    mixed = settled(world.engine(max_rows=64), [request for _, request in requests.values()])
+    alike = [world.request(name, None, r.input_ids) for name, (_, r) in requests.items()]
+    bare = settled(world.engine(max_rows=64), alike)
+    for name, (kind, _) in requests.items():
+        if kind is None:
+            assert mixed[name].events == bare[name].events
