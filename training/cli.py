@@ -12,9 +12,11 @@ from adapters_store.cli import json_option, store_option
 from adapters_store.cli.options import open_store
 
 if TYPE_CHECKING:
+    from training.recipe import Recipe
     from training.run import Run
 
 RUNS = Path("runs")
+FORMS = ("routing", "adapter", "shared")
 
 _folder = click.Path(path_type=Path, file_okay=False)
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -33,8 +35,14 @@ def train() -> None:
 @click.argument("recipe")
 @click.option("--out", type=_folder, help="Folder of the run. Default: runs/NAME.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one field.")
-def run_recipe(recipe: str, out: Path | None, settings: tuple[str, ...]) -> None:
+@click.option("--start", help="Begin with a bank, an adapter or an earlier run: reference, folder.")
+@store_option
+def run_recipe(
+    location: str, recipe: str, out: Path | None, settings: tuple[str, ...], start: str | None
+) -> None:
     """Train RECIPE, a packaged name or a YAML file.
+
+    With --start a bank goes on with that bank's skills; `lora` and `ia3` begin at their average.
 
     Example: patchbay train run bytes-small --out runs/first --set train.steps=200
     """
@@ -50,6 +58,8 @@ def run_recipe(recipe: str, out: Path | None, settings: tuple[str, ...]) -> None
             f"{folder} already holds a run",
             hint=f"Give another --out, or `patchbay train resume {folder}`.",
         )
+    if start is not None:
+        chosen = _started(chosen, start, folder, location)
     _train(Run.build(chosen), folder)
 
 
@@ -60,9 +70,11 @@ def resume(folder: Path) -> None:
 
     Example: patchbay train resume runs/bytes
     """
+    from training import checkpoint
     from training.run import Run, read_recipe
 
-    _train(Run.build(read_recipe(folder)), folder)
+    is_begun = checkpoint.latest_step(folder) is not None
+    _train(Run.build(read_recipe(folder), is_begun=is_begun), folder)
 
 
 @train.command("ls")
@@ -113,7 +125,13 @@ def report(folder: Path, out: Path | None) -> None:
 @click.command("publish")
 @click.argument("folder", type=_folder)
 @click.option("--tenant", required=True, help="Tenant that owns the names.")
-@click.option("--form", type=click.Choice(("routing", "adapter")), default="routing")
+@click.option(
+    "--form",
+    type=click.Choice(FORMS),
+    default="routing",
+    show_default=True,
+    help="A routing over the bank, an adapter for each task, or one that all share.",
+)
 @click.option("--dtype", type=click.Choice(("bfloat16", "float32")), default="bfloat16")
 @click.option("--backbone-name", help="Name of the backbone in the store.")
 @click.option("--bank-name", default="bank", show_default=True, help="Name of the bank.")
@@ -132,6 +150,19 @@ def publish(location: str, folder: Path, tenant: str, as_json: bool, **options: 
     with open_store(location, create=True) as store:
         versions = publish_run(folder, store, tenant, **options)
     print_rows([version.as_json() for version in versions], as_json)
+
+
+def _started(recipe: Recipe, start: str, folder: Path, location: str) -> Recipe:
+    """The recipe with ``method.start``: a folder, or a store's artefact kept in the run's."""
+    from adapters_store.artefact import write_artefact
+    from training.lookup import find_artefact
+
+    source = Path(start)
+    if not source.is_dir():
+        with open_store(location) as store:
+            source = write_artefact(find_artefact(store, start), folder / "start").parent
+    method = recipe.method.model_copy(update={"start": str(source)})
+    return recipe.model_copy(update={"method": method})
 
 
 def _train(run: Run, folder: Path) -> None:

@@ -11,6 +11,9 @@ from adapters_store.backbone import Backbone
 from adapters_store.names import check_name
 from training.model import AdaptedModel
 
+BACKBONE_FOLDER = "backbone"
+"""Where a run's folder keeps the backbone that it trained, once it is published."""
+
 
 def plain_weights(model: AdaptedModel) -> dict[str, torch.Tensor]:
     """The backbone's weights under the names they have without a method injected."""

@@ -8,22 +8,27 @@ from typing import Any, Literal
 
 import torch
 
-from adapters_store.artefact import Artefact
+from adapters_store.artefact import Artefact, read_artefact
 from adapters_store.backbone import Backbone
+from adapters_store.errors import UsageError
 from adapters_store.ledger.ancestry import LINEAGE_KEY
 from adapters_store.names import check_name
 from adapters_store.records import Version
 from adapters_store.store import Store
 from training import checkpoint
 from training.compile import bank_sites, compile_bank, compile_task, signature
-from training.export import export_backbone
+from training.export import BACKBONE_FOLDER, export_backbone
+from training.methods.ia3 import Ia3Site
+from training.methods.lora import LoraSite
 from training.provenance import lineage
+from training.recipe import MethodSection
 from training.run import Run
+from training.task import Task
+from training.warm import is_artefact
 
-BACKBONE_FOLDER = "backbone"
 BANK_NAME = "bank"
 
-Form = Literal["routing", "adapter"]
+Form = Literal["routing", "adapter", "shared"]
 
 
 def run_backbone(
@@ -47,20 +52,28 @@ def run_artefacts(
 ) -> tuple[Artefact | None, dict[str, Artefact]]:
     """The run's bank, if its method has one, and one artefact per task by name.
 
-    ``form`` ``adapter`` materialises routed tasks to ``low_rank`` and leaves the bank out.
+    ``form`` ``adapter`` materialises routed tasks to ``low_rank`` and leaves the bank out;
+    ``shared`` gives the one adapter that all tasks share, under the recipe's name. Raises
+    :class:`UsageError` where tasks share none.
     """
     recipe = run.recipe
     provenance: dict[str, Any] = {
-        "method": recipe.method.model_dump(mode="json"),
+        "method": recipe.method.model_dump(mode="json", exclude={"start"}),
         "objective": recipe.objective,
         "recipe": recipe.name,
         "steps": checkpoint.latest_step(folder),
-        LINEAGE_KEY: lineage(recipe, run.tasks, seed=recipe.train.seed),
+        LINEAGE_KEY: lineage(
+            recipe, run.tasks, seed=recipe.train.seed, parents=_start(recipe.method)
+        ),
     }
+    limits = (recipe.max_input_tokens, recipe.max_output_tokens)
+    if form == "shared":
+        about = signature(_all_tasks(run), recipe.objective, limits)
+        adapter = compile_task(run.model, 0, backbone, about, provenance=provenance)
+        return None, {recipe.name: adapter}
     bank = None
     if form == "routing" and bank_sites(run.model):
         bank = compile_bank(run.model, backbone, provenance)
-    limits = (recipe.max_input_tokens, recipe.max_output_tokens)
     scores = _scores(folder)
     tasks = {
         task.name: compile_task(
@@ -100,6 +113,26 @@ def publish_run(
     items = [(f"{tenant}/{bank_name}", bank)] if bank else []
     items += [(f"{tenant}/{name}", artefact) for name, artefact in tasks.items()]
     return store.publish_many(items)
+
+
+def _start(method: MethodSection) -> list[str]:
+    """The digest of the artefact that the run began with, if it was one and is still there."""
+    source = Path(method.start) if method.start else None
+    return [read_artefact(source).digest] if source and is_artefact(source) else []
+
+
+def _all_tasks(run: Run) -> Task:
+    """One task that stands for all that share the run's adapter."""
+    methods = run.model.site_methods().values()
+    if run.model.heads or not all(
+        isinstance(m, LoraSite | Ia3Site) and not m.is_private for m in methods
+    ):
+        raise UsageError(
+            f"method {run.recipe.method.name!r} keeps something of its own for each task; "
+            "one shared adapter is that of `lora` or `ia3` on a backbone that writes",
+            hint="Publish with --form adapter, one artefact for each task.",
+        )
+    return Task(run.recipe.name, train=[task.train[0] for task in run.tasks])
 
 
 def _scores(folder: Path) -> dict[str, float]:

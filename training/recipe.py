@@ -46,7 +46,11 @@ class TasksSection(_Section):
 
 
 class MethodSection(_Section):
-    """The method and its sizes; ``sites`` are shell patterns over site names or roles."""
+    """The method and its sizes; ``sites`` are shell patterns over site names or roles.
+
+    ``start`` is a folder to begin with: an artefact, or an earlier run. A bank goes on with that
+    bank's skills, LoRA and IA3 begin at their uniform average.
+    """
 
     name: str = "mhr"
     rank: int = Field(default=8, ge=1)
@@ -60,6 +64,7 @@ class MethodSection(_Section):
     embedding_size: int = Field(default=16, ge=1)
     side: Literal["input", "output"] | None = None
     sites: tuple[str, ...] = ("all",)
+    start: str | None = None
 
 
 class TrainSection(_Section):

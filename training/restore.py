@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import UnionType
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def check_backbone(artefact: Artefact, backbone: Backbone) -> None:
         )
 
 
-def check_parts(artefact: Artefact, kind: type, what: str) -> None:
+def check_parts(artefact: Artefact, kind: type | UnionType, what: str) -> None:
     """Raise :class:`UsageError` where an adapter has other parts than ``kind`` and a head."""
     parts = artefact.manifest.parts
     if others := {p.primitive for p in parts if not isinstance(p, kind | HeadPart)}:

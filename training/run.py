@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from adapters_store.errors import NotFoundError
+from adapters_store.errors import NotFoundError, UsageError
 from training import backbones, checkpoint
 from training.evaluation import accuracy
 from training.injection import select_sites
@@ -24,6 +24,7 @@ from training.recipe import Recipe, parse_recipe
 from training.sampler import Curriculum, TaskBalancedSampler
 from training.sources import load_tasks
 from training.task import Task
+from training.warm import begin, is_artefact
 
 RECIPE_FILE = "recipe.json"
 
@@ -50,8 +51,13 @@ class Run:
     tokenizer: Any
 
     @classmethod
-    def build(cls, recipe: Recipe, tasks: list[Task] | None = None) -> Run:
-        """Make every part from the recipe; the seed is set first, so the start is repeatable."""
+    def build(
+        cls, recipe: Recipe, tasks: list[Task] | None = None, *, is_begun: bool = False
+    ) -> Run:
+        """Make every part from the recipe; the seed is set first, so the start is repeatable.
+
+        ``is_begun`` leaves ``method.start`` unread: a checkpoint holds what became of it.
+        """
         check_metric(recipe.metric)
         torch.manual_seed(recipe.train.seed)
         tasks = load_tasks(recipe.tasks) if tasks is None else tasks
@@ -72,6 +78,11 @@ class Run:
             side=method.side,
         )
         is_classification = recipe.objective == "classification"
+        if is_classification and (bare := [task.name for task in tasks if not task.labels]):
+            raise UsageError(
+                f"task {bare[0]!r} has no labels to classify by",
+                hint="Set `tasks.has_labels`, or another objective.",
+            )
         adapted = AdaptedModel.build(
             model,
             select_sites(backbones.sites_of(model), method.sites),
@@ -79,6 +90,10 @@ class Run:
             trains_backbone=recipe.backbone.is_trained,
             num_labels=[len(task.labels) for task in tasks] if is_classification else (),
         )
+        if method.start is not None and not is_begun:
+            source = Path(method.start)
+            earlier = None if is_artefact(source) else read_recipe(source)
+            begin(adapted, recipe, earlier, source)
         tokenizer = backbones.load_tokenizer(recipe.backbone)
         objective = build_objective(
             recipe.objective,
@@ -100,7 +115,7 @@ class Run:
             raise NotFoundError(
                 f"no checkpoint in {folder}", hint="Start with `patchbay train run RECIPE`."
             )
-        run = cls.build(read_recipe(folder))
+        run = cls.build(read_recipe(folder), is_begun=True)
         checkpoint.load_weights(run.model, checkpoint.stored_weights(folder))
         run.model.eval()
         return run

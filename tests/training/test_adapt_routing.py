@@ -107,7 +107,7 @@ def test_choices_that_have_no_effect_are_refused(published: Published, new_task:
         ({"mode": "mu", "gate": "softmax"}, "mode 'mu' learns no routing for gate"),
         ({"mode": "mu", "granularity": "layer"}, "mode 'mu' learns no routing for gate"),
         ({"gate": "softmax", "init": "nearest"}, "logits of the sigmoid gate, not of 'softmax'"),
-        ({"gate": "sigmoi"}, "did you mean 'sigmoid'"),
+        ({"gate": "sigmoi"}, "Did you mean 'sigmoid'"),
     ):
         with pytest.raises(UsageError, match=message):
             teacher.teach(new_task, AdaptConfig(**options), bank, seen)
