@@ -64,6 +64,10 @@ class EngineSection(_Section):
     max_adapter_bytes: int = Field(default=2 * 2**30, ge=1)
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
     balance_flops_per_byte: float = Field(default=4.0, gt=0)
+    policy: Literal["fair", "fifo"] = "fair"
+    tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    max_step_adapters: int = Field(default=1024, ge=1)
+    max_wait_s: float = Field(default=30.0, gt=0)
 
 
 class LimitsSection(_Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -37,7 +38,12 @@ Caller = Annotated[Principal, Depends(get_caller)]
 async def resolve_for(
     service: Service, caller: Principal, model: str, scope: Scope = "infer"
 ) -> Target:
-    """Resolve ``model`` for a caller; another tenant's names are refused before any look-up."""
+    """Resolve ``model`` for a caller; another tenant's names are refused before any look-up.
+
+    The caller's tenant pays; a key of all tenants lets the adapter's own tenant pay.
+    """
     reference = service.resolver.parse(model)
     caller.require(scope, None if reference is None else reference.tenant)
-    return await service.resolver.resolve(model)
+    target = await service.resolver.resolve(model)
+    payer = caller.tenant or ("" if target.version is None else target.version.tenant)
+    return replace(target, payer=payer)

@@ -99,8 +99,15 @@ async def generate_all(
 def new_request(
     kind: RequestKind, target: Target, ids: Sequence[int], sampling: Sampling | None = None
 ) -> Request:
-    """A core request with a fresh id."""
-    return Request(uuid.uuid4().hex, kind, target.digest, tuple(ids), sampling or Sampling())
+    """A core request with a fresh id, paid by the target's payer."""
+    return Request(
+        uuid.uuid4().hex,
+        kind,
+        target.digest,
+        tuple(ids),
+        sampling or Sampling(),
+        tenant=target.payer,
+    )
 
 
 def observe_first(metrics: Metrics, backbone: str, started: float) -> None:

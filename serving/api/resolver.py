@@ -19,12 +19,16 @@ MAX_CACHED = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What answers a request. ``version`` and ``manifest`` are None for the bare backbone."""
+    """What answers a request. ``version`` and ``manifest`` are None for the bare backbone.
+
+    ``payer`` is the tenant whose share the work counts against.
+    """
 
     asked: str
     served: ServedBackbone
     version: Version | None = None
     manifest: Manifest | None = None
+    payer: str = ""
 
     @property
     def digest(self) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import torch
 
 from adapters_store.errors import UsageError
+from serving.engine.policies import POLICIES
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FORMS = ("auto", "composed", "shared")
@@ -23,6 +25,9 @@ class EngineConfig:
     ``max_lookahead``: queued rows whose adapters are loaded ahead. ``max_adapter_bytes``: budget
     of adapters in memory. ``mixture_form``: how routed rows decode; ``auto`` computes the cheaper
     form from ``balance_flops_per_byte``, the machine's FLOP per byte of memory traffic.
+    ``policy`` orders the waiting rows; ``tenant_weights`` are the shares of tenants that do not
+    have share 1. ``max_step_adapters``: distinct adapters of one step. ``max_wait_s``: seconds
+    after which a waiting row passes priorities and keeps others from taking its place.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -36,6 +41,10 @@ class EngineConfig:
     max_adapter_bytes: int = 2 * 1024**3
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
     balance_flops_per_byte: float = 4.0
+    policy: str = "fair"
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
+    max_step_adapters: int = 1024
+    max_wait_s: float = 30.0
 
     def __post_init__(self) -> None:
         problems = [
@@ -47,6 +56,13 @@ class EngineConfig:
             problems.append(f"dtype is {self.dtype!r}; known: {', '.join(DTYPES)}")
         if self.mixture_form not in FORMS:
             problems.append(f"mixture_form is {self.mixture_form!r}; known: {', '.join(FORMS)}")
+        if self.policy not in POLICIES:
+            problems.append(f"policy is {self.policy!r}; known: {', '.join(POLICIES)}")
+        problems += [
+            f"tenant_weights.{tenant} is {weight!r}; expected a number above 0"
+            for tenant, weight in self.tenant_weights.items()
+            if not weight > 0
+        ]
         if problems:
             raise UsageError("; ".join(problems))
 

@@ -120,7 +120,7 @@ class Engine:
         start = time.perf_counter()
         events, self._events = self._events, []
         num_free = self.config.max_rows - len(self._running)
-        admitted, failures = self._scheduler.admit(num_free)
+        admitted, failures = self._scheduler.admit(num_free, self._running.values())
         events += failures
         self._totals["failed"] += len(failures)
         adapters = {row.request.adapter for row in (*admitted, *self._running.values())}
@@ -185,7 +185,9 @@ class Engine:
         assert self._batch is not None
         rows = list(self._batch.rows)
         self._batch_rows[len(rows)] += 1
-        return self._emit(rows, self._batch.step())
+        events = self._emit(rows, self._batch.step())
+        self._scheduler.charge(rows)
+        return events
 
     def _emit(self, rows: list[Row], logits_RV: Tensor) -> list[Event]:
         """Choose the next token of every row and report it; rows that end leave the batch."""

@@ -14,10 +14,15 @@ __all__ = ["Request", "RequestKind", "Sampling"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One row. ``adapter`` is an artefact digest, or None for the bare backbone."""
+    """One row. ``adapter`` is an artefact digest, or None for the bare backbone.
+
+    ``tenant`` is who pays for the work; ``priority`` orders the rows of one tenant, higher first.
+    """
 
     id: str
     kind: RequestKind
     adapter: str | None
     input_ids: tuple[int, ...]
     sampling: Sampling = GREEDY
+    tenant: str = ""
+    priority: int = 0

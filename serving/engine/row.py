@@ -21,7 +21,8 @@ class Row:
     The lease ends when the row has joined the decode batch; ``is_routed`` stays. ``tokens`` are
     those written so far. Whatever the choice of the next one depends on is here, so that a row
     whose keys and values were dropped goes on as if they had not been: ``seed`` of its random
-    numbers, ``ends``, the tokens that end it, and ``seen`` for its penalties.
+    numbers, ``ends``, the tokens that end it, and ``seen`` for its penalties. ``arrived_at`` is
+    when it was first queued, in ``time.monotonic`` seconds.
     """
 
     request: Request
@@ -33,6 +34,7 @@ class Row:
     position: int = 0
     tokens: list[int] = field(default_factory=list)
     is_routed: bool = False
+    arrived_at: float = 0.0
 
     @classmethod
     def of(cls, request: Request, end_tokens: frozenset[int], start_token: int | None) -> Self:

@@ -1,27 +1,36 @@
-"""Who runs next: first come, first served, but nobody waits behind somebody else's adapter.
+"""Who runs next: the policy says who is asked first, and nobody waits behind a cold adapter.
 
 A bounded queue. The first ``max_lookahead`` waiting rows lease their adapters, which loads them
-in the background; a row whose adapter is not ready yet is skipped, not waited for.
+in the background; a row that cannot run yet is skipped, not waited for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Collection, Set
+from itertools import islice
 
 from adapters_store.errors import OverloadedError
 from serving.engine.config import EngineConfig
 from serving.engine.events import Event, Failed
+from serving.engine.policies import build_policy
 from serving.engine.row import Row
 from serving.residency.cache import AdapterCache, code_of
 
+_SHARE_OF_FREE = 3
+
 
 class Scheduler:
-    """The waiting rows of one engine, oldest first."""
+    """The waiting rows of one engine."""
 
     def __init__(self, cache: AdapterCache, config: EngineConfig) -> None:
         self._cache = cache
         self._config = config
+        self._policy = build_policy(config.policy, config.tenant_weights, config.max_wait_s)
         self._waiting: dict[str, Row] = {}
+        self._by_tenant: Counter[str] = Counter()
+        self._num_answers = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -30,18 +39,34 @@ class Scheduler:
         return request_id in self._waiting
 
     def add(self, row: Row) -> None:
-        """Queue a row; raises :class:`OverloadedError` when the queue is full."""
-        if len(self._waiting) >= self._config.max_waiting:
+        """Queue a row; raises :class:`OverloadedError` when the queue is full for its tenant.
+
+        A tenant may hold three times as many places as are still free (dynamic thresholds,
+        Choudhury and Hahne 1998): one that floods the queue leaves room for the others.
+        """
+        limit, num_waiting = self._config.max_waiting, len(self._waiting)
+        if num_waiting >= limit:
+            raise OverloadedError(f"{num_waiting} requests are waiting; the limit is {limit}")
+        tenant = row.request.tenant
+        own = self._by_tenant[tenant]
+        if own >= _SHARE_OF_FREE * (limit - num_waiting):
             raise OverloadedError(
-                f"{len(self._waiting)} requests are waiting; the limit is "
-                f"{self._config.max_waiting}"
+                f"{own} requests of tenant {tenant!r} are waiting, and {limit - num_waiting} of "
+                f"{limit} places are free; a tenant may hold {_SHARE_OF_FREE} times as many as "
+                "are free"
             )
-        self._waiting[row.request.id] = row
+        row.arrived_at = time.monotonic()
+        self._put(row)
+
+    def requeue(self, row: Row) -> None:
+        """Queue a row that was running, at its old place; it is never refused."""
+        self._put(row)
 
     def remove(self, request_id: str) -> Row | None:
         """Take a waiting row out and end its lease; None if it is not waiting."""
-        row = self._waiting.pop(request_id, None)
+        row = self._waiting.get(request_id)
         if row is not None:
+            self._take(row)
             self.release(row)
         return row
 
@@ -51,46 +76,74 @@ class Scheduler:
             self._cache.release(row.entry)
             row.entry = None
 
-    def admit(self, num_free_rows: int) -> tuple[list[Row], list[Event]]:
+    def charge(self, rows: Collection[Row]) -> None:
+        """Tell the policy that each of ``rows`` decoded a token."""
+        self._policy.charge_output(rows)
+
+    def admit(self, num_free_rows: int, running: Collection[Row]) -> tuple[list[Row], list[Event]]:
         """Rows to encode in this step, and the failures of rows whose adapter cannot be loaded.
 
         Rows that generate take a free row of the decode batch each. The step's input tokens stay
-        within ``max_step_tokens``, but the first row always fits.
+        within ``max_step_tokens``, but the first row always fits. Its distinct adapters, those of
+        ``running`` included, stay within ``max_step_adapters``; once a row has waited for
+        ``max_wait_s`` for a place among them, rows that came after it wait too.
         """
         self._cache.poll()
-        failures = [self._failed(row) for row in self._lease_ahead()]
-        admitted: list[Row] = []
-        num_tokens = 0
-        for row in self._waiting.values():
-            if row.request.adapter is not None and not _is_ready(row):
-                continue
-            is_full = num_tokens + row.num_input > self._config.max_step_tokens
-            if admitted and is_full:
-                break
-            if row.request.kind == "generate":
-                if num_free_rows == 0:
-                    continue
-                num_free_rows -= 1
-            admitted.append(row)
-            num_tokens += row.num_input
+        now = time.monotonic()
+        failures = [self._failed(row) for row in self._lease_ahead(now)]
+        can_any_run = num_free_rows > 0 or self._num_answers > 0
+        admitted = self._chosen(num_free_rows, running, now) if can_any_run else []
         for row in admitted:
-            del self._waiting[row.request.id]
+            self._take(row)
         return admitted, failures
 
     @property
     def is_stalled(self) -> bool:
         """True while every waiting row needs an adapter that is still being loaded."""
-        for number, row in enumerate(self._waiting.values()):
+        for number, row in enumerate(self._policy.order(time.monotonic())):
             is_new = row.entry is None and number < self._config.max_lookahead
             if row.request.adapter is None or is_new or _is_settled(row):
                 return False
         return True
 
-    def _lease_ahead(self) -> Iterable[Row]:
-        failed = []
-        for number, row in enumerate(self._waiting.values()):
-            if number >= self._config.max_lookahead:
+    def _chosen(self, num_free_rows: int, running: Collection[Row], now: float) -> list[Row]:
+        config = self._config
+        adapters = {row.request.adapter for row in running} - {None}
+        chosen: list[Row] = []
+        num_tokens, barrier = 0, self._barrier(adapters, now)
+        for row in self._policy.order(now):
+            request = row.request
+            generates = request.kind == "generate"
+            if not _is_ready(row) or row.arrived_at > barrier or (generates and not num_free_rows):
+                continue
+            is_new = request.adapter is not None and request.adapter not in adapters
+            if is_new and len(adapters) >= config.max_step_adapters:
+                continue
+            if chosen and num_tokens + row.num_input > config.max_step_tokens:
                 break
+            chosen.append(row)
+            self._policy.charge_input(row)
+            num_tokens += row.num_input
+            num_free_rows -= generates
+            if is_new:
+                adapters.add(request.adapter)
+        return chosen
+
+    def _barrier(self, adapters: Set[str | None], now: float) -> float:
+        """Rows that arrived later than this wait, so that an overdue adapter gets its place."""
+        barrier = float("inf")
+        if len(adapters) < self._config.max_step_adapters:
+            return barrier
+        for row in self._waiting.values():
+            is_overdue = now - row.arrived_at > self._config.max_wait_s
+            if is_overdue and _is_ready(row) and row.request.adapter not in (None, *adapters):
+                barrier = min(barrier, row.arrived_at)
+        return barrier
+
+    def _lease_ahead(self, now: float) -> list[Row]:
+        """Lease the adapters of the next rows; returns those whose adapter cannot be loaded."""
+        failed = []
+        for row in islice(self._policy.order(now), self._config.max_lookahead):
             if row.request.adapter is None:
                 continue
             if row.entry is None:
@@ -105,10 +158,27 @@ class Scheduler:
         self.remove(row.request.id)
         return Failed(row.request.id, code, message)
 
+    def _put(self, row: Row) -> None:
+        self._waiting[row.request.id] = row
+        self._by_tenant[row.request.tenant] += 1
+        self._num_answers += row.request.kind != "generate"
+        self._policy.add(row)
+
+    def _take(self, row: Row) -> None:
+        del self._waiting[row.request.id]
+        tenant = row.request.tenant
+        self._by_tenant[tenant] -= 1
+        if not self._by_tenant[tenant]:
+            del self._by_tenant[tenant]
+        self._num_answers -= row.request.kind != "generate"
+        self._policy.remove(row)
+
 
 def _is_settled(row: Row) -> bool:
     return row.entry is not None and row.entry.stage in ("ready", "failed")
 
 
 def _is_ready(row: Row) -> bool:
+    if row.request.adapter is None:
+        return True
     return row.entry is not None and row.entry.stage == "ready"

@@ -31,6 +31,7 @@ TABLES = (
     ("training.metrics", "METRICS"),
     ("serving.primitives", "PRIMITIVES"),
     ("serving.primitives", "LIMITS"),
+    ("serving.engine.policies", "POLICIES"),
     ("patchbay.cli", "COMMANDS"),
     ("benchmarks.__main__", "BENCHMARKS"),
 )
