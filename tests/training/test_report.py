@@ -11,8 +11,9 @@ import pytest
 from training_kit import SUITE_NAMES, tiny_recipe
 
 from adapters_store.errors import NotFoundError
-from training.report.page import _routing, write_report
-from training.report.pictures import lines
+from training.report.page import write_report
+from training.report.pictures import bars, lines
+from training.report.routing import MAX_ROUTERS, MAX_TASKS, sections
 from training.report.statistics import average_linkage, leaf_order, router_statistics
 from training.run import Run
 from training.sources import load_tasks
@@ -41,6 +42,24 @@ def test_alike_tasks_merge_first_and_stand_side_by_side() -> None:
     assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
 
 
+def test_clusters_are_those_of_mean_distances_between_their_members() -> None:
+    vectors = np.random.default_rng(0).normal(size=(24, 5))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    members: list[list[int]] = [[index] for index in range(24)]
+    alive = set(range(24))
+    for merge in average_linkage(vectors):
+        heights = {
+            (a, b): (1 - unit[members[a]] @ unit[members[b]].T).mean()
+            for a in alive
+            for b in alive
+            if a < b
+        }
+        assert {merge.left, merge.right} == set(min(heights, key=lambda pair: heights[pair]))
+        assert merge.height == pytest.approx(min(heights.values()), abs=1e-9)
+        alive = (alive - {merge.left, merge.right}) | {len(members)}
+        members.append(members[merge.left] + members[merge.right])
+
+
 def test_one_task_is_a_tree_of_its_own() -> None:
     assert average_linkage(np.ones((1, 3))) == []
     assert leaf_order([], 1) == [0]
@@ -66,6 +85,9 @@ def test_the_page_shows_the_run_and_refers_to_nothing_outside(method, tmp_path: 
     assert "Mean score on dev by step" in titles
     assert ("Tasks by the distance of their routing" in titles) == (method == "mhr")
     assert ("discreteness" in text) == (method == "mhr")
+    assert ("Share of each skill in all routing" in titles) == (method == "mhr")
+    assert {f"{name} on dev by step" for name in SUITE_NAMES} <= set(titles)
+    assert "Shown:" not in text
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -76,9 +98,34 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_softmax_routing_is_shown_by_its_own_weights() -> None:
     logits = np.log(np.array([[[[0.7, 0.2, 0.1]]]]))
-    text = "".join(part for _, part in _routing(["one"], logits, "softmax"))
+    text = "".join(part for _, part in sections(["one"], ["encoder.q"], logits, "softmax"))
     assert "one, 0: 0.700" in text
-    assert "router 0, 2: 0.100" in text
+    assert "encoder.q, 2: 0.100" in text
+    assert "Shown:" not in text
+
+
+def test_what_is_left_out_of_a_picture_is_said_and_numbers_are_over_all() -> None:
+    number = MAX_TASKS + 3
+    logits = np.full((number, MAX_ROUTERS + 1, 1, 2), -20.0)
+    logits[:MAX_TASKS, :, :, 0] = 20.0
+    logits[MAX_TASKS:, :, :, 1] = 20.0
+    names = [f"t{index}" for index in range(number)]
+    routers = [f"r{index}" for index in range(MAX_ROUTERS + 1)]
+    parts = dict(sections(names, routers, logits, "sigmoid"))
+    said = f"Shown: {MAX_TASKS} of {number} tasks"
+    assert said in parts["Routing"]
+    assert said in parts["Which tasks route alike"]
+    assert f"Shown: {MAX_ROUTERS} of {MAX_ROUTERS + 1} routers" in parts["Use of skills by router"]
+    assert ">t199<" in parts["Routing"]
+    assert ">t200<" not in parts["Routing"]
+    shares = re.findall(r">(0\.\d{3})</text>", parts["Routing"])
+    assert shares[:2] == [f"{MAX_TASKS / number:.3f}", f"{3 / number:.3f}"]
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    drawn = ElementTree.fromstring(bars(np.array([0.5, 0.25]), ["a", "b"], "two"))
+    lengths = [float(bar.get("width", 0)) for bar in drawn if bar.tag == "rect"]
+    assert lengths[0] == 2 * lengths[1] > 0
 
 
 def test_a_run_of_one_task_and_one_skill_without_log_has_a_page(tmp_path: Path) -> None:

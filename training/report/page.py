@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from adapters_store.errors import NotFoundError
-from adapters_store.lazy import resolve
 from training import checkpoint
-from training.methods.routing import GATES
-from training.report import pictures
-from training.report.statistics import Array, average_linkage, leaf_order, router_statistics
+from training.report import pictures, routing
+from training.report.html import cut, table
+from training.report.routing import MAX_TASKS
 from training.run import RECIPE_FILE, read_recipe
-from training.sources import load_tasks
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
@@ -28,7 +25,6 @@ _STYLE = (
     "fill:#333}.frame{fill:none;stroke:#bbb}.branch{fill:none;stroke:#1b6ca8;stroke-width:1.5}"
     "code{font-size:.9em}"
 )
-_MAX_TASKS = 200
 
 
 def write_report(folder: Path, target: Path | None = None) -> Path:
@@ -50,13 +46,14 @@ def page(folder: Path) -> str:
     """The page as text."""
     recipe, records = read_recipe(folder), _records(folder)
     sections = [
-        ("Run", _table(_about(folder, recipe.model_dump(mode="json")))),
+        ("Run", table(_about(folder, recipe.model_dump(mode="json")))),
         ("Learning", _curves(records)),
-        ("Tasks", _scores(records)),
+        ("Tasks", _scores(records, recipe.metric)),
+        ("Gradient alignment", _alignment(records)),
     ]
-    logits = _logits(folder)
+    logits = routing.read_logits(folder)
     if logits is not None:
-        sections += _routing(*logits, recipe.method.gate)
+        sections += routing.sections(*logits, recipe.method.gate)
     body = "".join(f"<h2>{escape(title)}</h2>{part}" for title, part in sections if part)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(recipe.name)}'
@@ -74,7 +71,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 
 def _about(folder: Path, recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("step", f"{checkpoint.latest_step(folder) or 0} of {recipe['train']['steps']}")]
-    for section in ("objective", "backbone", "tasks", "method", "train"):
+    for section in ("objective", "metric", "backbone", "tasks", "method", "train"):
         value = recipe[section]
         rows.append((section, value if isinstance(value, str) else _settings(value)))
     environment = folder / "environment.json"
@@ -89,14 +86,6 @@ def _settings(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    lines = "".join(
-        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>"
-        for first, *rest in rows
-    )
-    return f"<table>{lines}</table>"
-
-
 def _curves(records: Sequence[Mapping[str, Any]]) -> str:
     def curve(key: str) -> list[tuple[float, float]]:
         return [(record["step"], record[key]) for record in records if key in record]
@@ -104,69 +93,51 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> str:
     drawn = [pictures.lines({"training loss": curve("loss")}, "Training loss by step")]
     if dev := curve("dev"):
         drawn.append(pictures.lines({"mean dev score": dev}, "Mean score on dev by step"))
-    aligned = {key: curve(key) for key in ("shared", "composed") if curve(key)}
-    if aligned:
-        drawn.append(pictures.lines(aligned, "Gradient alignment between tasks by step"))
     return "".join(drawn)
 
 
-def _scores(records: Sequence[Mapping[str, Any]]) -> str:
-    found = [record["dev_tasks"] for record in records if "dev_tasks" in record]
+def _scores(records: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """Every task's curve, best and last score on dev, lowest last score first."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        for name, score in record.get("dev_tasks", {}).items():
+            curves.setdefault(name, []).append((record["step"], score))
+    if not curves:
+        return ""
+    ordered = sorted(curves.items(), key=lambda item: item[1][-1][1])[:MAX_TASKS]
+    lines = "".join(
+        f"<tr><th>{escape(name)}</th><td>{curve[-1][1]:.3f}</td>"
+        f"<td>{max(score for _, score in curve):.3f}</td>"
+        f"<td>{pictures.spark(curve, f'{name} on dev by step')}</td></tr>"
+        for name, curve in ordered
+    )
+    return (
+        f"<p>Scores on dev ({escape(metric)}), lowest first.</p>"
+        + cut(len(ordered), len(curves), "tasks, those of the lowest scores")
+        + "<table><tr><th>task</th><th>last</th><th>best</th><th>by step</th></tr>"
+        + f"{lines}</table>"
+    )
+
+
+def _alignment(records: Sequence[Mapping[str, Any]]) -> str:
+    """Both measures by step, and the last cosine of every pair of probed tasks."""
+    found = [record["alignment"] for record in records if "alignment" in record]
     if not found:
         return ""
-    ordered = sorted(found[-1].items(), key=lambda item: item[1])
-    return "<p>Last scores on dev, lowest first.</p>" + _table(
-        [(name, f"{score:.3f}") for name, score in ordered[:_MAX_TASKS]]
-    )
-
-
-def _logits(folder: Path) -> tuple[list[str], Array] | None:
-    """Task names and logits (T, S, H, K) of a run whose method routes; None for others."""
-    if checkpoint.latest_step(folder) is None:
-        return None
-    weights = {
-        name: tensor
-        for name, tensor in checkpoint.stored_weights(folder).items()
-        if name.endswith(".router.logits")
+    curves = {
+        key: [(r["step"], r["alignment"][key]) for r in records if "alignment" in r]
+        for key in ("shared", "composed")
     }
-    if not weights:
-        return None
-    stacked = np.stack([tensor.double().numpy() for tensor in weights.values()], axis=1)
-    names = [task.name for task in load_tasks(read_recipe(folder).tasks)]
-    if len(names) != len(stacked):  # the run was given its tasks by a program
-        names = [f"task {index}" for index in range(len(stacked))]
-    return names[:_MAX_TASKS], stacked[:_MAX_TASKS]
-
-
-def _routing(names: list[str], logits_TSHK: Array, gate: str) -> list[tuple[str, str]]:
-    logits = torch.from_numpy(logits_TSHK)
-    weights: Array = resolve(GATES, gate, "routing gate")(logits, False).numpy()
-    found = router_statistics(weights if gate == "softmax" else torch.sigmoid(logits).numpy())
-    merges = average_linkage(weights.reshape(len(names), -1) - weights.mean())
-    order = leaf_order(merges, len(names))
-    num_skills = weights.shape[-1]
-    numbers = _table(
-        [
-            ("discreteness", f"{found.discreteness:.3f}", "0: gates on or off; 1: undecided"),
-            ("sparsity", f"{found.sparsity:.3f}", "share of gates that round to 1"),
-            ("usage", f"{found.usage:.3f}", "1: all skills carry the same weight"),
-        ]
+    names = found[-1]["tasks"]
+    pairs = pictures.heat_map(
+        np.array(found[-1]["pairs"]),
+        names,
+        [str(index + 1) for index in range(len(names))],
+        "Last cosine of each pair of tasks on shared parameters, in the order of the rows",
     )
-    heat = pictures.heat_map(
-        weights.mean((1, 2))[order],
-        [names[index] for index in order],
-        [str(skill) for skill in range(num_skills)],
-        "Mean weight of each skill by task",
+    about = (
+        f"<p>Mean cosine between the gradients of {len(names)} probed tasks: on the parameters "
+        "that they share, and on the factors that each task's rows see. In the picture white is "
+        "zero or less.</p>"
     )
-    by_site = pictures.heat_map(
-        weights.mean((0, 2)),
-        [f"router {index}" for index in range(weights.shape[1])],
-        [str(skill) for skill in range(num_skills)],
-        "Mean weight of each skill by router",
-    )
-    tree = pictures.dendrogram(merges, names, "Tasks by the distance of their routing")
-    return [
-        ("Routing", numbers + heat),
-        ("Which tasks route alike", tree),
-        ("Use of skills by router", by_site),
-    ]
+    return about + pictures.lines(curves, "Gradient alignment between tasks by step") + pairs

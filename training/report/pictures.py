@@ -1,4 +1,4 @@
-"""Pictures as SVG text: lines, a heat map and a dendrogram. Sizes are in pixels."""
+"""Pictures as SVG text: lines, bars, a heat map and a dendrogram. Sizes are in pixels."""
 
 from __future__ import annotations
 
@@ -51,6 +51,36 @@ def lines(curves: Mapping[str, Sequence[tuple[float, float]]], title: str) -> st
         body.append(f'<rect x="{x}" y="14" width="12" height="12" fill="{colour}"/>')
         body.append(_text(x + 18, 24, name))
     return _svg(_WIDTH, _HEIGHT, body, title)
+
+
+def spark(curve: Sequence[tuple[float, float]], title: str) -> str:
+    """One task's curve at the size of a word, from 0 to the larger of 1 and its highest value."""
+    x_low, x_high = curve[0][0], curve[-1][0]
+    peak = max(1.0, *(value for _, value in curve))
+    points = [
+        (2 + 116 * (x - x_low) / ((x_high - x_low) or 1), 18 - 16 * max(value, 0.0) / peak)
+        for x, value in curve
+    ]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    drawn = f'<polyline points="{path}" fill="none" stroke="{_COLOURS[0]}" stroke-width="1.5"/>'
+    last = f'<circle cx="{points[-1][0]:.1f}" cy="{points[-1][1]:.1f}" r="2" fill="{_COLOURS[0]}"/>'
+    return _svg(120, 20, [drawn, last], title)
+
+
+def bars(values: Array, names: Sequence[str], title: str) -> str:
+    """One bar per value from 0 to the highest, with its number."""
+    left, row, width = 210, 18, 400
+    peak = float(values.max()) or 1.0
+    body = []
+    for index, (name, value) in enumerate(zip(names, values, strict=True)):
+        y = 6 + row * index
+        body.append(_text(left - 8, y + 11, name, "end"))
+        length = width * float(value) / peak
+        body.append(
+            f'<rect x="{left}" y="{y}" width="{length:.1f}" height="13" fill="{_COLOURS[0]}"/>'
+        )
+        body.append(_text(left + length + 6, y + 11, f"{value:.3f}"))
+    return _svg(left + width + 60, 12 + row * len(names), body, title)
 
 
 def _shade(value: float) -> str:

@@ -26,13 +26,19 @@ class RouterStatistics:
     usage: float
 
 
+def skill_shares(weights_TSHK: Array) -> Array:
+    """Each skill's share (K,) of all routing weight; they sum to 1."""
+    totals: Array = weights_TSHK.sum((0, 1, 2))
+    shares: Array = totals / totals.sum()
+    return shares
+
+
 def router_statistics(gates_TSHK: Array) -> RouterStatistics:
     """Statistics of gates (T, S, H, K) from 0 to 1, before they are normalised."""
     gates = gates_TSHK
     inside = np.clip(gates, 1e-12, 1 - 1e-12)
     entropy = -(inside * np.log(inside) + (1 - inside) * np.log(1 - inside))
-    totals = gates.sum((0, 1, 2))
-    shares = totals / totals.sum()
+    shares = skill_shares(gates)
     spread = -(shares * np.log(np.clip(shares, 1e-12, None))).sum()
     num_skills = gates.shape[-1]
     return RouterStatistics(
@@ -58,21 +64,17 @@ def average_linkage(vectors_TN: Array) -> list[Merge]:
     norms = np.linalg.norm(vectors_TN, axis=1, keepdims=True)
     unit = vectors_TN / np.where(norms == 0, 1.0, norms)
     distances = np.clip(1.0 - unit @ unit.T, 0.0, 2.0)
-    members = {index: [index] for index in range(number)}
+    np.fill_diagonal(distances, np.inf)
+    clusters, sizes = list(range(number)), [1] * number
     merges: list[Merge] = []
-    while len(members) > 1:
-        keys = list(members)
-        best = min(
-            (
-                (float(distances[np.ix_(members[a], members[b])].mean()), a, b)
-                for i, a in enumerate(keys)
-                for b in keys[i + 1 :]
-            ),
-        )
-        height, left, right = best
-        joined = members.pop(left) + members.pop(right)
-        merges.append(Merge(left, right, height, len(joined)))
-        members[number + len(merges) - 1] = joined
+    for _ in range(number - 1):
+        row, column = divmod(int(distances.argmin()), number)
+        height, size = float(distances[row, column]), sizes[row] + sizes[column]
+        merges.append(Merge(clusters[row], clusters[column], height, size))
+        joined = (sizes[row] * distances[row] + sizes[column] * distances[column]) / size
+        distances[row], distances[:, row], distances[row, row] = joined, joined, np.inf
+        distances[column] = distances[:, column] = np.inf
+        clusters[row], sizes[row] = number + len(merges) - 1, size
     return merges
 
 
