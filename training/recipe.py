@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from adapters_store.errors import UsageError
+from training.sources.sections import Section
+from training.sources.sections import TasksSection as TasksSection
 
 ObjectiveName = Literal["text2text", "classification", "choice"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BackboneSection(_Section):
+class BackboneSection(Section):
     """Where the backbone comes from: a folder or hub name, or ``scratch`` model settings.
 
     ``tokenizer`` names a folder, a hub name, or ``bytes`` (one token per UTF-8 byte, ByT5's ids).
@@ -32,20 +30,7 @@ class BackboneSection(_Section):
     local_bias_peak: float | None = Field(default=None, gt=0)
 
 
-class TasksSection(_Section):
-    """Which data: the generated suite or a JSON Lines file, and how much of it."""
-
-    source: Literal["suite", "jsonl"] = "suite"
-    path: str | None = None
-    names: tuple[str, ...] | None = None
-    num_train: int = Field(default=10_000, ge=1)
-    num_dev: int = Field(default=100, ge=0)
-    num_test: int = Field(default=200, ge=0)
-    has_labels: bool = False
-    seed: int = 0
-
-
-class MethodSection(_Section):
+class MethodSection(Section):
     """The method and its sizes; ``sites`` are shell patterns over site names or roles.
 
     ``start`` is a folder to begin with: an artefact, or an earlier run. A bank goes on with that
@@ -67,7 +52,7 @@ class MethodSection(_Section):
     start: str | None = None
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """The optimisation: AdamW in up to three groups, linear warm-up, then linear decay to zero."""
 
     steps: int = Field(default=1000, ge=1)
@@ -87,7 +72,7 @@ class TrainSection(_Section):
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One training run. Every field has its default here; unknown fields are errors.
 
     ``metric`` is a row of :data:`~training.metrics.METRICS`, by which dev is scored.

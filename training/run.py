@@ -16,12 +16,13 @@ from training.injection import select_sites
 from training.loop import Outcome, Report, fit
 from training.methods import MethodConfig
 from training.metrics import check_metric
+from training.mixing import build_sampler
 from training.model import AdaptedModel
 from training.objectives import build_objective
 from training.objectives.base import Objective
 from training.provenance import data_digest, environment
 from training.recipe import Recipe, parse_recipe
-from training.sampler import Curriculum, TaskBalancedSampler
+from training.sampler import Curriculum
 from training.sources import load_tasks
 from training.task import Task
 from training.warm import begin, is_artefact
@@ -139,11 +140,12 @@ class Run:
         record = environment() | {"data": data_digest(self.tasks)}
         (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
         train = self.recipe.train
-        sampler = TaskBalancedSampler(
+        sampler = build_sampler(
             self.tasks,
             train.rows_per_step,
             train.seed,
-            curriculum=Curriculum(train.curriculum_steps),
+            self.recipe.tasks.mixing,
+            Curriculum(train.curriculum_steps),
         )
 
         def evaluate(step: int) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from training.objectives.base import Row
 from training.suite.task import Example
@@ -67,11 +69,8 @@ class TaskBalancedSampler:
     def _drawn(self, rng: random.Random, share: float) -> list[list[Row]]:
         size, num_rows = self.rows_per_step, self.rows_per_step * self.batches_per_draw
         num_drawn = round(num_rows / share)
-        order: list[int] = []
-        while len(order) < num_drawn:
-            order += rng.sample(range(len(self.tasks)), len(self.tasks))
         rows: list[Row] = []
-        for task, count in sorted(Counter(order[:num_drawn]).items()):
+        for task, count in sorted(self._counts(rng, num_drawn).items()):
             rows += [(task, example) for example in _pick(rng, self.tasks[task].train, count)]
         if self.batches_per_draw > 1:
             rows.sort(key=lambda row: len(row[1].input) + len(row[1].output))
@@ -80,9 +79,47 @@ class TaskBalancedSampler:
         rng.shuffle(batches)
         return batches
 
+    def _counts(self, rng: random.Random, num_rows: int) -> Counter[int]:
+        """How many of a draw's rows each task gives, by the task's index."""
+        order: list[int] = []
+        while len(order) < num_rows:
+            order += rng.sample(range(len(self.tasks)), len(self.tasks))
+        return Counter(order[:num_rows])
+
+
+class MixedSampler(TaskBalancedSampler):
+    """Draws tasks by their ``shares``, which add up to 1, instead of evenly.
+
+    Systematic sampling: in a draw of n rows a task of share p gives n * p rows, rounded up or down
+    so that the mean over draws is exact.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        rows_per_step: int,
+        seed: int,
+        *,
+        shares: Sequence[float],
+        batches_per_draw: int = 8,
+        curriculum: Curriculum = NO_CURRICULUM,
+    ) -> None:
+        super().__init__(
+            tasks, rows_per_step, seed, batches_per_draw=batches_per_draw, curriculum=curriculum
+        )
+        self.shares = tuple(shares)
+
+    def _counts(self, rng: random.Random, num_rows: int) -> Counter[int]:
+        order = rng.sample(range(len(self.shares)), len(self.shares))
+        ends = list(accumulate(self.shares[task] for task in order))
+        offset = rng.random()
+        bounds = [math.floor(end / ends[-1] * num_rows + offset) for end in ends]
+        return Counter({task: end - start for task, start, end in zip(order, [0, *bounds], bounds)})
+
 
 def _pick(rng: random.Random, examples: Sequence[Example], count: int) -> list[Example]:
     picked: list[Example] = []
     while len(picked) < count:
-        picked += rng.sample(examples, min(count - len(picked), len(examples)))
+        chosen = rng.sample(range(len(examples)), min(count - len(picked), len(examples)))
+        picked += [examples[index] for index in chosen]
     return picked

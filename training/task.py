@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapters_store.errors import TrainingError
+from training.examples import Examples
 from training.suite.task import Example
 
 
@@ -29,15 +30,20 @@ class Task:
         if not self.labels:
             return
         for split in ("train", "dev", "test"):
-            for row, example in enumerate(getattr(self, split)):
+            part: Sequence[Example] = getattr(self, split)
+            known = part.outputs if isinstance(part, Examples) else None
+            if known is not None and known <= set(self.labels):
+                continue
+            for row, example in enumerate(part):
                 if example.output not in self.labels:
+                    place = f" ({part.where(row)})" if isinstance(part, Examples) else ""
                     raise TrainingError(
-                        f"task {self.name!r}, {split} row {row}: label {example.output!r} is not "
-                        f"one of {list(self.labels)}"
+                        f"task {self.name!r}, {split} row {row}{place}: label {example.output!r} "
+                        f"is not one of {list(self.labels)}"
                     )
 
     @property
     def common_choices(self) -> tuple[str, ...]:
         """The choices of the training rows where every row has the same ones, else none."""
-        found = {example.choices for example in self.train}
-        return found.pop() if len(found) == 1 else ()
+        choices = self.train[0].choices
+        return choices if all(example.choices == choices for example in self.train) else ()

@@ -25,6 +25,7 @@ TABLES = (
     ("adapters_store.formats.peft.export", "PEFT_EXPORTS"),
     ("training.methods", "METHODS"),
     ("training.inits", "INITS"),
+    ("training.sources", "SOURCES"),
     ("training.methods.routing", "GATES"),
     ("training.objectives", "OBJECTIVES"),
     ("training.reference", "REFERENCES"),

@@ -179,7 +179,7 @@ def test_any_of_several_references_counts(published: Published, tmp_path: Path) 
     assert json.loads(invoke(evaluate, "acme/one", *common, "--data", test))["exact_match"] == 1.0
     for bad in ("references", "choices"):
         write_json(test, [rows[1] | {bad: "b"}])
-        with pytest.raises(TrainingError, match=f"{bad} is no list: 'b'"):
+        with pytest.raises(TrainingError, match=f"column '{bad}' holds 'b'; expected a list"):
             invoke(evaluate, "acme/one", *common, "--data", test)
 
 

@@ -80,11 +80,35 @@ def test_json_lines_are_read_by_task_and_part(tmp_path: Path) -> None:
         load_tasks(section.model_copy(update={"names": ("c",)}))
 
 
-@pytest.mark.parametrize("line", ['{"task": "a", "input": "x"}', "[1]", "{", "null"])
-def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 3: expected a JSON object; JSONDecodeError"),
+        ("[" * 100_000, "line 3: expected a JSON object; RecursionError"),
+        ('"\\ud800', "line 3: expected a JSON object; JSONDecodeError"),
+        ("[1]", "line 3: expected a JSON object; found list"),
+        ("null", "line 3: expected a JSON object; found NoneType"),
+        ('{"task": "a"}', r"line 3: there is no column 'input'; the row has \['task'\]"),
+        ('{"task": "a", "inptu": "x"}', "did you mean 'inptu'"),
+        ('{"task": "a", "input": "x"}', "line 3: expected a column label, outputs or output"),
+        ('{"input": "x", "output": "y"}', "line 3: there is no column 'task'"),
+        ('{"task": "a", "input": null, "output": "y"}', "line 3: column 'input' is null"),
+        ('{"task": "a", "input": {}, "output": "y"}', "line 3: column 'input' holds a dict"),
+        ('{"task": "a", "input": "x", "outputs": []}', r"line 3: column 'outputs' holds \[\]"),
+        (
+            '{"task": "a", "input": "x", "output": "y", "choices": ["n", "m"]}',
+            r"line 3: output 'y' is not one of the choices \['n', 'm'\]",
+        ),
+        (
+            '{"task": "a", "input": "x", "output": 2, "choices": ["n", "m"]}',
+            r"line 3: column 'output' holds 2; expected the number of one of \['n', 'm'\]",
+        ),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"task": "a", "input": "x", "output": "y"}\n' + line + "\n")
-    with pytest.raises(TrainingError, match="line 2: expected an object with task"):
+    path.write_text('{"task": "a", "input": "x", "output": "y"}\n\n' + line + "\n")
+    with pytest.raises(TrainingError, match=message):
         read_jsonl(path)
 
 
