@@ -62,7 +62,12 @@ class Engine:
                 )
             has_decoder = self._weights.lm_head is not None
             self._batch = DecodeBatch(self._weights, self.config) if has_decoder else None
-        target = Target(self._weights.layout, self.config.torch_dtype, self._weights.device)
+        target = Target(
+            self._weights.layout,
+            self.config.torch_dtype,
+            self._weights.device,
+            self._weights.vectors,
+        )
         self._cache = AdapterCache(
             loader, target, backbone.fingerprint, self.config.max_adapter_bytes
         )

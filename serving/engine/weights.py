@@ -30,7 +30,10 @@ from serving.primitives.layout import PackedSite, SiteLayout
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Runnable stacks by name, their relative biases, and the output matrix (hidden, vocab)."""
+    """Runnable stacks by name, their relative biases, and the output matrix (hidden, vocab).
+
+    ``vectors`` are the norms' and linear maps' vectors by canonical name, as they are stored.
+    """
 
     layout: SiteLayout
     stacks: dict[str, Stack]
@@ -38,6 +41,7 @@ class Weights:
     lm_head: Tensor | None
     dtype: torch.dtype
     device: torch.device
+    vectors: dict[str, Tensor]
 
 
 @contextmanager
@@ -69,6 +73,11 @@ class _Checkpoint:
                 self._folder, dtype=dtype, local_files_only=True, output_loading_info=True
             )
         self._missing = set(info["missing_keys"])
+        self.norm_names = {
+            vector.parameter_path.removesuffix(".weight"): vector.name.removesuffix(".gain")
+            for vector in backbone.shapes.anatomy.vectors
+            if vector.name.endswith(".gain")
+        }
 
     def get(self, path: str) -> Tensor:
         """The parameter at ``path``; raises IncompatibleError when the folder lacks it."""
@@ -104,12 +113,16 @@ def load_weights(backbone: Backbone, dtype: torch.dtype) -> Weights:
     if architecture.lm_head_path is not None:
         weight_VD = checkpoint.get(f"{architecture.lm_head_path}.weight")
         lm_head = (weight_VD * architecture.lm_head_scale).t().contiguous()
-    return Weights(layout, stacks, biases, lm_head, dtype, torch.device("cpu"))
+    places = backbone.shapes.anatomy.vectors
+    found = {place.name: checkpoint.find(place.parameter_path) for place in places}
+    vectors = {name: vector for name, vector in found.items() if vector is not None}
+    return Weights(layout, stacks, biases, lm_head, dtype, torch.device("cpu"), vectors)
 
 
 def _norm(checkpoint: _Checkpoint, record: Norm, path: str) -> Normalisation:
     bias = checkpoint.get(f"{path}.bias") if record.kind == "layer" else None
-    return Normalisation(record, checkpoint.get(f"{path}.weight"), bias)
+    name = checkpoint.norm_names.get(path, path)
+    return Normalisation(name, record, checkpoint.get(f"{path}.weight"), bias)
 
 
 def _linear(checkpoint: _Checkpoint, site: PackedSite) -> LinearSite:

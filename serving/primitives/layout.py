@@ -75,6 +75,9 @@ class SiteLayout:
             for position, site in enumerate(packed.members)
         }
 
+    def __contains__(self, site_name: str) -> bool:
+        return site_name in self._places
+
     def place(self, site_name: str) -> tuple[int, int]:
         """Packed index and member position of a canonical site.
 

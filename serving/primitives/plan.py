@@ -11,17 +11,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from torch import Tensor
 
 from serving.primitives.layout import PackedSite
 from serving.primitives.low_rank import Segments
 from serving.primitives.prepared import Prepared
-from serving.primitives.rows import Entries, Run, Runs
+from serving.primitives.rows import Entries, Run, Runs, add_to_rows
 from serving.primitives.scale import add_scaled_input, scale_rows, scaled
 
-Kind = Literal["input", "member_input", "output"]
+Kind = Literal["input", "member_input", "output", "bias", "norm"]
+
+
+class Norm(Protocol):
+    """A norm of the transformer, under its canonical name."""
+
+    @property
+    def name(self) -> str:
+        """Such as ``encoder.0.self.norm``."""
+
+    def own(self, x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Rows (n, ..., D) normed by vectors (n or 1, D) as the model stores them."""
 
 
 class Effect(NamedTuple):
@@ -44,6 +55,10 @@ def effects(sites: Sequence[PackedSite], prepared: Prepared) -> Iterator[Effect]
             yield Effect(kind, index, member, (v,))
         if scale.output is not None:
             yield Effect("output", index, None, (scale.output,))
+    for index, bias in prepared.biases.items():
+        yield Effect("bias", index, None, (bias.shift,))
+    for name, own in prepared.norms.items():
+        yield Effect("norm", name, None, (own.gain,) if own.bias is None else (own.gain, own.bias))
 
 
 Table = TypeVar("Table", bound=Entries)
@@ -55,9 +70,7 @@ class Plan(ABC, Generic[Table]):
     def __init__(self, sites: Sequence[PackedSite]) -> None:
         self._sites = sites
         self._tables: dict[Kind, dict[int | str, dict[Hashable, Table]]] = {
-            "input": {},
-            "member_input": {},
-            "output": {},
+            kind: {} for kind in get_args(Kind)
         }
 
     @abstractmethod
@@ -80,9 +93,17 @@ class Plan(ABC, Generic[Table]):
             assert isinstance(member, int)
             columns = slice(member * width, (member + 1) * width)
             add_scaled_input(x_TD, y_TE[:, columns], weight_DE[:, columns], table)
+        for table in self._at("bias", index):
+            add_to_rows(y_TE, table)
         self._add_products(index, x_TD, y_TE)
         for table in self._at("output", index):
             scale_rows(y_TE, table)
+
+    def renorm(self, norm: Norm, x: Tensor, y: Tensor) -> None:
+        """Norm the rows of ``x`` (T, ..., D) that have their own vectors, into ``y``."""
+        for table in self._at("norm", norm.name):
+            for rows, vectors in table.entries(x):
+                rows.put(y, norm.own(rows.take(x), *vectors))
 
     def _at(self, kind: Kind, place: int | str) -> Iterator[Table]:
         yield from self._tables[kind].get(place, {}).values()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from serving.primitives.factors import Factors
 from serving.primitives.layout import SiteLayout
@@ -14,29 +15,37 @@ from serving.primitives.layout import SiteLayout
 if TYPE_CHECKING:
     from serving.primitives.head import Head
     from serving.primitives.mixture import Bank, Mixture
+    from serving.primitives.override import BiasShift, NormVectors
     from serving.primitives.scale import SiteScale
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The backbone that factors are prepared for: its packed sites, dtype and device."""
+    """The backbone that parts are prepared for: its packed sites, dtype and device.
+
+    ``vectors`` are its norm gains and biases and the biases of linear maps by canonical name, as
+    the model stores them; what it does not have is not there.
+    """
 
     layout: SiteLayout
     dtype: torch.dtype
     device: torch.device
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Runnable parts of one artefact; a primitive fills the fields it owns.
 
-    ``factors`` maps packed site indices to low-rank factors (of an adapter, or composed from a
-    bank), ``scales`` to vectors; ``mixture`` is a routing over a bank, ``bank`` the bank itself,
-    ``head`` the row's own output. Every part counts its own ``num_bytes``.
+    ``factors``, ``scales`` and ``biases`` are by packed site (factors of an adapter, or composed
+    from a bank), ``norms`` by the norm's name; ``mixture`` is a routing over a bank, ``bank`` the
+    bank itself, ``head`` the row's own output. Every part counts its own ``num_bytes``.
     """
 
     factors: Mapping[int, Factors] = field(default_factory=dict)
     scales: Mapping[int, SiteScale] = field(default_factory=dict)
+    biases: Mapping[int, BiasShift] = field(default_factory=dict)
+    norms: Mapping[str, NormVectors] = field(default_factory=dict)
     mixture: Mixture | None = None
     bank: Bank | None = None
     head: Head | None = None

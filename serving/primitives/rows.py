@@ -87,6 +87,12 @@ class Entries(Protocol):
         """Rows of ``x`` with their tensors; rows that are in no entry are left alone."""
 
 
+def add_to_rows(y: Tensor, table: Entries) -> None:
+    """Add to the concerned rows of ``y`` their own vectors in place."""
+    for rows, (v,) in table.entries(y):
+        rows.add(y, v)
+
+
 class Runs:
     """Entries of a prefill step, one per run of tokens that share an adapter.
 

@@ -15,6 +15,7 @@ from adapters_store.backbone import Backbone
 from adapters_store.errors import IncompatibleError
 from adapters_store.primitives import Part
 from adapters_store.primitives.low_rank import LowRankPart
+from adapters_store.primitives.override import OverridePart
 from adapters_store.primitives.scale import ScalePart
 from benchmarks.drive import Outcome
 from benchmarks.synthetic import MemoryLoader
@@ -64,6 +65,19 @@ KINDS: Mapping[str, Parts] = {
     "scale and low_rank": lambda b: [
         *(ScalePart(site=s, side=side) for s in _sites(b) for side in ("input", "output")),
         *(LowRankPart(site=s, rank=3, scale=0.5) for s in _sites(b)),
+    ],
+    "override by adding": lambda b: [
+        OverridePart(vector=v.name, operation="add") for v in b.shapes.anatomy.vectors
+    ],
+    "override of norms": lambda b: [
+        OverridePart(vector=v.name, operation="replace")
+        for v in b.shapes.anatomy.vectors
+        if v.name.endswith(("norm.gain", "norm.bias"))
+    ],
+    "override and low_rank and scale": lambda b: [
+        *(OverridePart(vector=f"{s}.bias", operation="replace") for s in _sites(b)),
+        *(LowRankPart(site=s, rank=9, scale=0.5) for s in _sites(b)),
+        *(ScalePart(site=s, side="output") for s in _sites(b)),
     ],
 }
 """What an adapter may hold; ``routing`` and the bare backbone are always there too."""

@@ -12,7 +12,6 @@ from adapters_store.errors import NotServedError
 from adapters_store.manifest import HeadPart, Part, TaskSignature
 from adapters_store.primitives import PRIMITIVES
 from adapters_store.primitives.bottleneck import BottleneckPart
-from adapters_store.primitives.override import OverridePart
 from adapters_store.primitives.prefix import PrefixPart
 from adapters_store.primitives.prompt import PromptPart
 from serving import primitives
@@ -24,7 +23,6 @@ UNSERVED: list[Part] = [
     ),
     PrefixPart(attention="encoder.0.self", num_tokens=2, shifts_positions=False),
     PromptPart(input="encoder", num_tokens=2, has_positions=False),
-    OverridePart(vector="encoder.0.self.norm.gain", operation="replace"),
 ]
 LABELS = TaskSignature(task="classification", labels=("a", "b"))
 

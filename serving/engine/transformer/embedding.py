@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn.functional import embedding
 
 from serving.engine.transformer.norm import Normalisation
+from serving.primitives.plan import Plan
 
 
 class InputEmbedding:
@@ -23,11 +26,11 @@ class InputEmbedding:
         self._type = type_D
         self._norm = norm
 
-    def __call__(self, ids_T: Tensor, positions_T: Tensor) -> Tensor:
+    def __call__(self, ids_T: Tensor, positions_T: Tensor, plan: Plan[Any] | None = None) -> Tensor:
         """Hidden states (T, D) of token ids and positions, both (T,) int64."""
         x = embedding(ids_T, self._token)
         if self._type is not None:
             x = x + self._type
         if self._position is not None:
             x = x + embedding(positions_T, self._position)
-        return x if self._norm is None else self._norm(x)
+        return x if self._norm is None else self._norm(x, plan)

@@ -82,20 +82,20 @@ class Stack:
         self, ids_T: Tensor, positions_T: Tensor, plan: Plan[Any] | None, context: Context
     ) -> Tensor:
         """Last hidden states (T, D) of token ids and positions (T,) int64."""
-        x = self._embedding(ids_T, positions_T)
+        x = self._embedding(ids_T, positions_T, plan)
         for number, layer in enumerate(self.layers):
             x = self._self_attention(number, layer, x, plan, context)
             if layer.cross_q is not None:
                 x = self._cross_attention(number, layer, x, plan, context)
             x = self._feed_forward(layer, x, plan)
-        return x if self._final_norm is None else self._final_norm(x)
+        return x if self._final_norm is None else self._final_norm(x, plan)
 
     def _self_attention(
         self, number: int, layer: Layer, x: Tensor, plan: Plan[Any] | None, context: Context
     ) -> Tensor:
-        u = layer.self_norm(x) if self._is_pre else x
+        u = layer.self_norm(x, plan) if self._is_pre else x
         f = layer.self_o(context.attend_self(number, layer.self_qkv(u, plan)), plan)
-        return self._add(layer.self_norm, x, f)
+        return self._add(layer.self_norm, x, f, plan)
 
     def _cross_attention(
         self, number: int, layer: Layer, x: Tensor, plan: Plan[Any] | None, context: Context
@@ -103,24 +103,24 @@ class Stack:
         assert layer.cross_norm is not None
         assert layer.cross_q is not None
         assert layer.cross_o is not None
-        u = layer.cross_norm(x) if self._is_pre else x
+        u = layer.cross_norm(x, plan) if self._is_pre else x
         f = layer.cross_o(context.attend_cross(number, layer.cross_q(u, plan)), plan)
-        return self._add(layer.cross_norm, x, f)
+        return self._add(layer.cross_norm, x, f, plan)
 
     def _feed_forward(self, layer: Layer, x: Tensor, plan: Plan[Any] | None) -> Tensor:
-        inner = layer.ffn_in(layer.ffn_norm(x) if self._is_pre else x, plan)
+        inner = layer.ffn_in(layer.ffn_norm(x, plan) if self._is_pre else x, plan)
         if self.record.is_gated:
             gate, up = inner.chunk(2, dim=-1)
             inner = self._activation(gate) * up
         else:
             inner = self._activation(inner)
-        return self._add(layer.ffn_norm, x, layer.ffn_out(inner, plan))
+        return self._add(layer.ffn_norm, x, layer.ffn_out(inner, plan), plan)
 
-    def _add(self, norm: Normalisation, x: Tensor, f: Tensor) -> Tensor:
+    def _add(self, norm: Normalisation, x: Tensor, f: Tensor, plan: Plan[Any] | None) -> Tensor:
         """``x + f``, normed where norms stand behind.
 
         The sum is never a part of the product before it: a row's bits would then depend on
         whether a mate has an effect on ``f``.
         """
         y = f.add_(x)
-        return y if self._is_pre else norm(y)
+        return y if self._is_pre else norm(y, plan)
