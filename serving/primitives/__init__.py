@@ -12,6 +12,7 @@ PRIMITIVES: dict[str, str] = {
     "mixture": "serving.primitives.mixture:prepare_bank",
     "routing": "serving.primitives.mixture:prepare_routing",
     "scale": "serving.primitives.scale:prepare",
+    "bottleneck": "serving.primitives.bottleneck:prepare",
     "override": "serving.primitives.override:prepare",
     "head": "serving.primitives.head:prepare",
 }

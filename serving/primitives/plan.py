@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from torch import Tensor
 
+from serving.primitives.bottleneck import Form, deltas
 from serving.primitives.layout import PackedSite
 from serving.primitives.low_rank import Segments
 from serving.primitives.prepared import Prepared
-from serving.primitives.rows import Entries, Run, Runs, add_to_rows
+from serving.primitives.rows import Entries, Rows, Run, Runs, add_to_rows
 from serving.primitives.scale import add_scaled_input, scale_rows, scaled
 
-Kind = Literal["input", "member_input", "output", "bias", "norm"]
+Kind = Literal["input", "member_input", "output", "bias", "norm", "block"]
 
 
 class Norm(Protocol):
@@ -31,7 +32,10 @@ class Norm(Protocol):
     def name(self) -> str:
         """Such as ``encoder.0.self.norm``."""
 
-    def own(self, x: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, plan: Plan[Any] | None = None, /) -> Tensor:
+        """Every row normed, those of the plan by their own vectors."""
+
+    def own(self, x: Tensor, gain: Tensor, bias: Tensor | None = None, /) -> Tensor:
         """Rows (n, ..., D) normed by vectors (n or 1, D) as the model stores them."""
 
 
@@ -59,6 +63,9 @@ def effects(sites: Sequence[PackedSite], prepared: Prepared) -> Iterator[Effect]
         yield Effect("bias", index, None, (bias.shift,))
     for name, own in prepared.norms.items():
         yield Effect("norm", name, None, (own.gain,) if own.bias is None else (own.gain, own.bias))
+    for block, found in prepared.bottlenecks.items():
+        for part in found.parts:
+            yield Effect("block", block, part.form, part.tensors)
 
 
 Table = TypeVar("Table", bound=Entries)
@@ -104,6 +111,33 @@ class Plan(ABC, Generic[Table]):
         for table in self._at("norm", norm.name):
             for rows, vectors in table.entries(x):
                 rows.put(y, norm.own(rows.take(x), *vectors))
+
+    @property
+    def has_blocks(self) -> bool:
+        """True where some row changes what a sub-layer adds."""
+        return bool(self._tables["block"])
+
+    def after(
+        self, block: str, x_TD: Tensor, u_TD: Tensor, f_TD: Tensor, norm: Norm | None
+    ) -> None:
+        """Add the rows' bottlenecks to what the sub-layer adds, ``f_TD``, in place.
+
+        ``x_TD`` is the residual stream, ``u_TD`` what the sub-layer read, ``norm`` the norm over
+        ``x + f`` where norms stand behind.
+        """
+        forms = self._tables["block"].get(block)
+        if forms is None:
+            return
+        read = {"output": f_TD, "residual": x_TD, "input": u_TD}
+        found: list[tuple[Rows, Tensor]] = []
+        for form, table in forms.items():
+            assert isinstance(form, Form)
+            if form.reads == "sum" and "sum" not in read:
+                total = x_TD + f_TD
+                read["sum"] = total if norm is None else norm(total, self)
+            found += deltas(form, read[form.reads], table)
+        for rows, delta in found:
+            rows.add(f_TD, delta)
 
     def _at(self, kind: Kind, place: int | str) -> Iterator[Table]:
         yield from self._tables[kind].get(place, {}).values()

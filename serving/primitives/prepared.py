@@ -13,6 +13,7 @@ from serving.primitives.factors import Factors
 from serving.primitives.layout import SiteLayout
 
 if TYPE_CHECKING:
+    from serving.primitives.bottleneck import BlockParts
     from serving.primitives.head import Head
     from serving.primitives.mixture import Bank, Mixture
     from serving.primitives.override import BiasShift, NormVectors
@@ -38,14 +39,16 @@ class Prepared:
     """Runnable parts of one artefact; a primitive fills the fields it owns.
 
     ``factors``, ``scales`` and ``biases`` are by packed site (factors of an adapter, or composed
-    from a bank), ``norms`` by the norm's name; ``mixture`` is a routing over a bank, ``bank`` the
-    bank itself, ``head`` the row's own output. Every part counts its own ``num_bytes``.
+    from a bank), ``norms`` and ``bottlenecks`` by the name of the norm or block; ``mixture`` is a
+    routing over a bank, ``bank`` the bank itself, ``head`` the row's own output. Every part counts
+    its own ``num_bytes``.
     """
 
     factors: Mapping[int, Factors] = field(default_factory=dict)
     scales: Mapping[int, SiteScale] = field(default_factory=dict)
     biases: Mapping[int, BiasShift] = field(default_factory=dict)
     norms: Mapping[str, NormVectors] = field(default_factory=dict)
+    bottlenecks: Mapping[str, BlockParts] = field(default_factory=dict)
     mixture: Mixture | None = None
     bank: Bank | None = None
     head: Head | None = None

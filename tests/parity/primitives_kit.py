@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from reference_kit import artefact_of, backbone_of, model_of, routing_of
@@ -14,6 +14,11 @@ from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from adapters_store.errors import IncompatibleError
 from adapters_store.primitives import Part
+from adapters_store.primitives.bottleneck import (
+    BottleneckActivation,
+    BottleneckPart,
+    Reads,
+)
 from adapters_store.primitives.low_rank import LowRankPart
 from adapters_store.primitives.override import OverridePart
 from adapters_store.primitives.scale import ScalePart
@@ -48,6 +53,29 @@ def _sites(backbone: Backbone) -> list[str]:
     return list(backbone.sites)
 
 
+def _bottlenecks(
+    backbone: Backbone,
+    reads: Reads,
+    *,
+    rank: int = 4,
+    activation: BottleneckActivation = "relu",
+    norm_eps: float | None = None,
+    where: str = "",
+) -> list[Part]:
+    return [
+        BottleneckPart(
+            block=block.name,
+            rank=rank,
+            activation=activation,
+            reads=reads,
+            scale=0.7,
+            norm_eps=norm_eps,
+        )
+        for block in backbone.shapes.anatomy.blocks
+        if block.name.endswith(where)
+    ]
+
+
 Parts = Callable[[Backbone], list[Part]]
 
 KINDS: Mapping[str, Parts] = {
@@ -78,6 +106,18 @@ KINDS: Mapping[str, Parts] = {
         *(OverridePart(vector=f"{s}.bias", operation="replace") for s in _sites(b)),
         *(LowRankPart(site=s, rank=9, scale=0.5) for s in _sites(b)),
         *(ScalePart(site=s, side="output") for s in _sites(b)),
+    ],
+    "bottleneck of Houlsby": lambda b: _bottlenecks(b, "output", activation="silu"),
+    "bottleneck of Pfeiffer": lambda b: _bottlenecks(b, "sum", rank=20, where="after_ffn"),
+    "bottleneck beside": lambda b: _bottlenecks(b, "input", norm_eps=1e-5),
+    "bottleneck of every kind": lambda b: [
+        *(part for reads in get_args(Reads) for part in _bottlenecks(b, reads, rank=3)),
+        *(LowRankPart(site=s, rank=2, scale=0.5) for s in _sites(b)),
+        *(
+            OverridePart(vector=v.name, operation="add")
+            for v in b.shapes.anatomy.vectors
+            if "norm" in v.name
+        ),
     ],
 }
 """What an adapter may hold; ``routing`` and the bare backbone are always there too."""

@@ -11,16 +11,12 @@ from adapters_store.backbone import Backbone
 from adapters_store.errors import NotServedError
 from adapters_store.manifest import HeadPart, Part, TaskSignature
 from adapters_store.primitives import PRIMITIVES
-from adapters_store.primitives.bottleneck import BottleneckPart
 from adapters_store.primitives.prefix import PrefixPart
 from adapters_store.primitives.prompt import PromptPart
 from serving import primitives
 from serving.servable import check_servable
 
 UNSERVED: list[Part] = [
-    BottleneckPart(
-        block="encoder.0.after_self", rank=2, activation="relu", reads="output", scale=1.0
-    ),
     PrefixPart(attention="encoder.0.self", num_tokens=2, shifts_positions=False),
     PromptPart(input="encoder", num_tokens=2, has_positions=False),
 ]
@@ -67,7 +63,7 @@ def test_each_problem_is_told_once(byte_t5: Backbone) -> None:
         PromptPart(input=name, num_tokens=2, has_positions=False) for name in ("encoder", "decoder")
     ]
     with pytest.raises(NotServedError) as caught:
-        check_servable(adapter_of(byte_t5, *many, UNSERVED[1]).manifest)
+        check_servable(adapter_of(byte_t5, *many, UNSERVED[0]).manifest)
     assert caught.value.message.count("'prompt'") == 1
     assert "'prefix'" in caught.value.message
 

@@ -87,7 +87,7 @@ class Stack:
             x = self._self_attention(number, layer, x, plan, context)
             if layer.cross_q is not None:
                 x = self._cross_attention(number, layer, x, plan, context)
-            x = self._feed_forward(layer, x, plan)
+            x = self._feed_forward(number, layer, x, plan)
         return x if self._final_norm is None else self._final_norm(x, plan)
 
     def _self_attention(
@@ -95,7 +95,7 @@ class Stack:
     ) -> Tensor:
         u = layer.self_norm(x, plan) if self._is_pre else x
         f = layer.self_o(context.attend_self(number, layer.self_qkv(u, plan)), plan)
-        return self._add(layer.self_norm, x, f, plan)
+        return self._add(f"{number}.after_self", layer.self_norm, x, u, f, plan)
 
     def _cross_attention(
         self, number: int, layer: Layer, x: Tensor, plan: Plan[Any] | None, context: Context
@@ -105,22 +105,34 @@ class Stack:
         assert layer.cross_o is not None
         u = layer.cross_norm(x, plan) if self._is_pre else x
         f = layer.cross_o(context.attend_cross(number, layer.cross_q(u, plan)), plan)
-        return self._add(layer.cross_norm, x, f, plan)
+        return self._add(f"{number}.after_cross", layer.cross_norm, x, u, f, plan)
 
-    def _feed_forward(self, layer: Layer, x: Tensor, plan: Plan[Any] | None) -> Tensor:
-        inner = layer.ffn_in(layer.ffn_norm(x, plan) if self._is_pre else x, plan)
+    def _feed_forward(self, number: int, layer: Layer, x: Tensor, plan: Plan[Any] | None) -> Tensor:
+        u = layer.ffn_norm(x, plan) if self._is_pre else x
+        inner = layer.ffn_in(u, plan)
         if self.record.is_gated:
             gate, up = inner.chunk(2, dim=-1)
             inner = self._activation(gate) * up
         else:
             inner = self._activation(inner)
-        return self._add(layer.ffn_norm, x, layer.ffn_out(inner, plan), plan)
+        f = layer.ffn_out(inner, plan)
+        return self._add(f"{number}.after_ffn", layer.ffn_norm, x, u, f, plan)
 
-    def _add(self, norm: Normalisation, x: Tensor, f: Tensor, plan: Plan[Any] | None) -> Tensor:
-        """``x + f``, normed where norms stand behind.
+    def _add(
+        self,
+        block: str,
+        norm: Normalisation,
+        x: Tensor,
+        u: Tensor,
+        f: Tensor,
+        plan: Plan[Any] | None,
+    ) -> Tensor:
+        """``x + f`` with the rows' bottlenecks at ``block``, normed where norms stand behind.
 
         The sum is never a part of the product before it: a row's bits would then depend on
         whether a mate has an effect on ``f``.
         """
+        if plan is not None and plan.has_blocks:
+            plan.after(f"{self.record.name}.{block}", x, u, f, None if self._is_pre else norm)
         y = f.add_(x)
         return y if self._is_pre else norm(y, plan)
