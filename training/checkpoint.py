@@ -1,4 +1,4 @@
-"""Checkpoints of a run: weights, optimiser, schedule and random state, in one file.
+"""Checkpoints of a run: weights, optimiser, schedule and loss scale, in one file.
 
 A checkpoint is written beside the old one and renamed over it, so a run killed while saving
 still has the last good one.
@@ -21,7 +21,7 @@ _OTHER_RECIPE = "Resume with the recipe that the run was started with."
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
+        state: dict[str, Any] = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
     except (RuntimeError, EOFError, UnpicklingError) as error:
         raise TrainingError(
             f"checkpoint {path} cannot be read: {error}", hint="Start the run again."
@@ -29,20 +29,30 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _kept(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def kept(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What trains, and what a method drew once and keeps: a random routing."""
     return {n: p for n, p in model.named_parameters() if p.requires_grad or ".method." in n}
 
 
-def save(folder: Path, step: int, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> None:
-    """Write the state after ``step`` steps, replacing the previous checkpoint at once."""
+def save(
+    folder: Path,
+    step: int,
+    model: torch.nn.Module,
+    optimizer: Any,
+    scheduler: Any,
+    scaler: Any = None,
+) -> None:
+    """Write the state after ``step`` steps, replacing the previous checkpoint at once.
+
+    ``scaler`` is that of float16, None otherwise.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         "step": step,
-        "weights": {name: p.detach() for name, p in _kept(model).items()},
+        "weights": {name: p.detach() for name, p in kept(model).items()},
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
-        "random": torch.get_rng_state(),
+        "scaler": None if scaler is None else scaler.state_dict(),
     }
     temporary = folder / (_NAME + ".part")
     torch.save(state, temporary)
@@ -55,7 +65,9 @@ def latest_step(folder: Path) -> int | None:
     return int(_read(path)["step"]) if path.exists() else None
 
 
-def resume(folder: Path, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> int:
+def resume(
+    folder: Path, model: torch.nn.Module, optimizer: Any, scheduler: Any, scaler: Any = None
+) -> int:
     """Load the stored checkpoint, if any, into the parts; returns the step to go on from."""
     path = folder / _NAME
     if not path.exists():
@@ -64,13 +76,14 @@ def resume(folder: Path, model: torch.nn.Module, optimizer: Any, scheduler: Any)
     load_weights(model, state["weights"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
-    torch.set_rng_state(state["random"])
+    if scaler is not None and state.get("scaler"):
+        scaler.load_state_dict(state["scaler"])
     return int(state["step"])
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
     """Copy named weights into the model's own; names and shapes must agree exactly."""
-    own = _kept(model)
+    own = kept(model)
     if own.keys() != weights.keys():
         raise IncompatibleError(
             f"checkpoint names differ from the model's: missing {sorted(own.keys() - weights)}, "

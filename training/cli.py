@@ -13,7 +13,6 @@ from adapters_store.cli.options import open_store
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
-    from training.run import Run
 
 RUNS = Path("runs")
 FORMS = ("routing", "adapter", "shared")
@@ -49,7 +48,6 @@ def run_recipe(
     from adapters_store.errors import ConflictError
     from training import checkpoint
     from training.recipe import find_recipe, load_recipe
-    from training.run import Run
 
     chosen = load_recipe(find_recipe(recipe), settings)
     folder = out or RUNS / chosen.name
@@ -58,9 +56,7 @@ def run_recipe(
             f"{folder} already holds a run",
             hint=f"Give another --out, or `patchbay train resume {folder}`.",
         )
-    if start is not None:
-        chosen = _started(chosen, start, folder, location)
-    _train(Run.build(chosen), folder)
+    _train(chosen, folder, start, location)
 
 
 @train.command("resume")
@@ -70,11 +66,9 @@ def resume(folder: Path) -> None:
 
     Example: patchbay train resume runs/bytes
     """
-    from training import checkpoint
-    from training.run import Run, read_recipe
+    from training.run import read_recipe
 
-    is_begun = checkpoint.latest_step(folder) is not None
-    _train(Run.build(read_recipe(folder), is_begun=is_begun), folder)
+    _train(read_recipe(folder), folder)
 
 
 @train.command("ls")
@@ -165,12 +159,21 @@ def _started(recipe: Recipe, start: str, folder: Path, location: str) -> Recipe:
     return recipe.model_copy(update={"method": method})
 
 
-def _train(run: Run, folder: Path) -> None:
+def _train(recipe: Recipe, folder: Path, start: str | None = None, location: str = "") -> None:
+    """Train in this process, alone or as one of the workers that a launcher started."""
     from training.progress import progress
+    from training.run import train_recipe
+    from training.workers import Workers
 
-    with progress(run.recipe.train.steps) as report:
-        outcome = run.train(folder, report)
-    click.echo(json.dumps({"run": str(folder), **outcome.__dict__}))
+    with Workers.joined(recipe.train.mixed_precision) as workers:
+        with workers.agreeing():
+            if start is not None and workers.is_main:
+                recipe = _started(recipe, start, folder, location)
+        recipe = workers.gather(recipe)[0]
+        with progress(recipe.train.steps, is_shown=workers.is_main) as report:
+            outcome = train_recipe(recipe, folder, workers, report=report)
+        if workers.is_main:
+            click.echo(json.dumps({"run": str(folder), **outcome.__dict__}))
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -15,8 +15,11 @@ _SHOWN = ("loss", "grad_norm", "dev")
 
 
 @contextmanager
-def progress(steps: int) -> Iterator[Report]:
-    """A report for the loop that shows its records on stderr."""
+def progress(steps: int, *, is_shown: bool = True) -> Iterator[Report | None]:
+    """A report for the loop that shows its records on stderr, or None."""
+    if not is_shown:
+        yield None
+        return
     if not sys.stderr.isatty():
         yield _print_line
         return

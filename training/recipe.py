@@ -53,10 +53,15 @@ class MethodSection(Section):
 
 
 class TrainSection(Section):
-    """The optimisation: AdamW in up to three groups, linear warm-up, then linear decay to zero."""
+    """The optimisation: AdamW in up to three groups, linear warm-up, then linear decay to zero.
+
+    A step's ``rows_per_step`` rows are shared out among the workers; each runs its share at most
+    ``rows_per_device`` rows at a time, all at once by default. Neither changes the losses.
+    """
 
     steps: int = Field(default=1000, ge=1)
     rows_per_step: int = Field(default=32, ge=1)
+    rows_per_device: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     router_learning_rate: float = Field(default=0.1, gt=0)
     backbone_learning_rate: float = Field(default=1e-3, gt=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from training.sampler import Curriculum
 from training.sources import load_tasks
 from training.task import Task
 from training.warm import begin, is_artefact
+from training.workers import Workers
 
 RECIPE_FILE = "recipe.json"
 
@@ -39,6 +41,20 @@ def read_recipe(folder: Path) -> Recipe:
             hint="`patchbay train ls` lists runs and recipes.",
         )
     return parse_recipe(json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def train_recipe(
+    recipe: Recipe,
+    folder: Path,
+    workers: Workers,
+    *,
+    report: Report | None = None,
+    is_asked_to_stop: Callable[[], bool] | None = None,
+) -> Outcome:
+    """Build the recipe's run on each worker and train it in ``folder``, as :meth:`Run.train`."""
+    with workers.agreeing():
+        run = Run.build(recipe, is_begun=checkpoint.latest_step(folder) is not None)
+    return run.train(folder, report, workers=workers, is_asked_to_stop=is_asked_to_stop)
 
 
 @dataclass
@@ -121,25 +137,40 @@ class Run:
         run.model.eval()
         return run
 
-    def dev_scores(self, num_examples: int) -> dict[str, float]:
-        """The recipe's metric per task on the first ``num_examples`` dev examples."""
-        metric = self.recipe.metric
-        return {
-            task.name: accuracy(self.model, self.objective, index, task.dev[:num_examples], metric)
-            for index, task in enumerate(self.tasks)
-            if task.dev
-        }
+    def dev_scores(self, num_examples: int, workers: Workers | None = None) -> dict[str, float]:
+        """The recipe's metric per task on the first ``num_examples`` dev examples.
 
-    def train(self, folder: Path, report: Report | None = None) -> Outcome:
+        The workers share the tasks out, and each has every task's score.
+        """
+        indices = [index for index, task in enumerate(self.tasks) if task.dev]
+        found = {}
+        for index in workers.share(indices) if workers else indices:
+            shown = self.tasks[index].dev[:num_examples]
+            found[index] = accuracy(self.model, self.objective, index, shown, self.recipe.metric)
+        shares = workers.gather(found) if workers else [found]
+        scores = {index: score for share in shares for index, score in share.items()}
+        return {self.tasks[index].name: scores[index] for index in indices}
+
+    def train(
+        self,
+        folder: Path,
+        report: Report | None = None,
+        *,
+        workers: Workers | None = None,
+        is_asked_to_stop: Callable[[], bool] | None = None,
+    ) -> Outcome:
         """Train in ``folder``, going on from its checkpoint if it has one.
 
         The folder then holds the recipe, the environment, log.jsonl, checkpoint and outcome.
+        Several workers call this together; rank 0 writes the folder, which all of them see.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE_FILE).write_text(self.recipe.model_dump_json(indent=2) + "\n")
-        record = environment() | {"data": data_digest(self.tasks)}
-        (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
         train = self.recipe.train
+        workers = workers or Workers(train.mixed_precision)
+        if workers.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / RECIPE_FILE).write_text(self.recipe.model_dump_json(indent=2) + "\n")
+            record = environment() | {"data": data_digest(self.tasks), "workers": workers.size}
+            (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
         sampler = build_sampler(
             self.tasks,
             train.rows_per_step,
@@ -149,7 +180,7 @@ class Run:
         )
 
         def evaluate(step: int) -> dict[str, Any]:
-            scores = self.dev_scores(train.eval_examples)
+            scores = self.dev_scores(train.eval_examples, workers)
             if not scores:
                 return {}
             mean = sum(scores.values()) / len(scores)
@@ -163,6 +194,9 @@ class Run:
             folder=folder,
             evaluate=evaluate,
             report=report,
+            workers=workers,
+            is_asked_to_stop=is_asked_to_stop,
         )
-        (folder / "outcome.json").write_text(json.dumps(outcome.__dict__) + "\n")
+        if workers.is_main:
+            (folder / "outcome.json").write_text(json.dumps(outcome.__dict__) + "\n")
         return outcome

@@ -28,6 +28,7 @@ _EPSILON = 1e-12
 _INIT = 1e-3
 _RANDOM_STD = 2.0
 _TEMPERATURE = 1.0
+_STOCHASTIC = frozenset({"relaxed_bernoulli"})
 
 
 def _normalised(gates: torch.Tensor) -> torch.Tensor:
@@ -72,6 +73,7 @@ class Router(nn.Module):
     ) -> None:
         super().__init__()
         self._gate: Gate = resolve(GATES, gate, "routing gate")
+        self._is_stochastic = gate in _STOCHASTIC
         logits = torch.empty(num_tasks, num_heads, num_skills)
         if is_random:
             logits.normal_(0.0, _RANDOM_STD)
@@ -80,7 +82,13 @@ class Router(nn.Module):
         self.logits = nn.Parameter(logits, requires_grad=not is_random)
 
     def forward(self, tasks: torch.Tensor) -> torch.Tensor:
-        """Weights (U, H, K) of the tasks (U,), after the gate."""
+        """Weights (U, H, K) of the tasks (U,), after the gate.
+
+        A gate that draws numbers while training draws them for every task, so that the draws of a
+        task do not depend on which others share its batch.
+        """
+        if self._is_stochastic and self.training:
+            return self._gate(self.logits, True)[tasks]
         return self._gate(self.logits[tasks], self.training)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from training.model import AdaptedModel
-from training.objectives.base import Answering, Row
+from training.objectives.base import Answering, Row, weighted
 from training.suite.task import Example
 
 
@@ -18,6 +18,8 @@ class Classification:
 
     Inputs over ``max_input_tokens`` are cut at the end, as encoders of fixed positions require.
     """
+
+    num_means = 1
 
     def __init__(
         self,
@@ -57,7 +59,16 @@ class Classification:
         )
         return torch.as_tensor(outputs.last_hidden_state)
 
-    def loss(self, model: AdaptedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def counts(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The number of rows, (1,)."""
+        return torch.tensor([len(batch["labels"])], device=batch["labels"].device)
+
+    def loss(
+        self,
+        model: AdaptedModel,
+        batch: Mapping[str, torch.Tensor],
+        totals: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Mean cross entropy over the rows, each under its own task's head."""
         hidden, mask = self._hidden(model, batch), batch["attention_mask"]
         total = hidden.new_zeros(())
@@ -65,7 +76,7 @@ class Classification:
             chosen = batch["task_of_row"] == task
             logits = model.label_logits(task, hidden[chosen], mask[chosen])
             total = total + cross_entropy(logits, batch["labels"][chosen], reduction="sum")
-        return total / len(hidden)
+        return weighted([total / len(hidden)], self.counts(batch), totals)
 
     @torch.no_grad()
     def scores(self, model: Answering, task: int, inputs: Sequence[str]) -> torch.Tensor:

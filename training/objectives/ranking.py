@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from adapters_store.errors import TrainingError
 from training.model import AdaptedModel
-from training.objectives.base import Answering, Row
-from training.objectives.text2text import Text2Text
+from training.objectives.base import Answering, Row, weighted
+from training.objectives.text2text import IGNORED, Text2Text
 from training.suite.task import Example
 
 _EPSILON = 1e-6  # keeps log(1 - p) finite where p rounds to 1
@@ -28,6 +28,8 @@ class Ranking(Text2Text, ABC):
     choices by their length-normalised log-probability. Evaluation is rank classification: the
     choice of the highest.
     """
+
+    num_means = 3
 
     @abstractmethod
     def _choice_tensors(
@@ -58,19 +60,26 @@ class Ranking(Text2Text, ABC):
             "task_of_row": torch.tensor([task for task, _ in rows]),
         }
 
-    def loss(self, model: AdaptedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def counts(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The numbers of right tokens, of wrong tokens and of rows, (3,)."""
+        is_right_RCT, is_wrong_RCT = _right_and_wrong(batch["labels"] != IGNORED, batch)
+        num_rows = torch.tensor(len(batch["right"]), device=batch["right"].device)
+        return torch.stack([is_right_RCT.sum(), is_wrong_RCT.sum(), num_rows])
+
+    def loss(
+        self,
+        model: AdaptedModel,
+        batch: Mapping[str, torch.Tensor],
+        totals: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The sum of the three losses: means over right tokens, wrong tokens, and rows."""
         log_p_RCT, is_token_RCT = self._token_scores(model, batch)
-        rows = torch.arange(len(log_p_RCT), device=log_p_RCT.device)
-        right = batch["right"]
-        is_right = torch.zeros_like(batch["is_choice"])
-        is_right[rows, right] = True
-        likelihood = -log_p_RCT[is_right][is_token_RCT[is_right]].mean()
-        is_wrong_RCT = is_token_RCT & (batch["is_choice"] & ~is_right).unsqueeze(-1)
+        is_right_RCT, is_wrong_RCT = _right_and_wrong(is_token_RCT, batch)
+        likelihood = -log_p_RCT[is_right_RCT].mean()
         unlikely = -torch.log1p(-log_p_RCT.exp() + _EPSILON)[is_wrong_RCT]
         unlikelihood = unlikely.mean() if len(unlikely) else likelihood.new_zeros(())
-        normalised = cross_entropy(_mean_scores(log_p_RCT, is_token_RCT, batch), right)
-        return likelihood + unlikelihood + normalised
+        normalised = cross_entropy(_mean_scores(log_p_RCT, is_token_RCT, batch), batch["right"])
+        return weighted([likelihood, unlikelihood, normalised], self.counts(batch), totals)
 
     @torch.no_grad()
     def predict(self, model: Answering, task: int, examples: Sequence[Example]) -> list[str]:
@@ -90,6 +99,17 @@ class Ranking(Text2Text, ABC):
                 hint="Give every row `choices`, or the task its labels.",
             )
         return choices
+
+
+def _right_and_wrong(
+    is_token_RCT: torch.Tensor, batch: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which tokens (R, C, T) are of the right choice, and which of a wrong one."""
+    right = batch["right"]
+    is_right = torch.zeros_like(batch["is_choice"])
+    is_right[torch.arange(len(right), device=right.device), right] = True
+    is_wrong = batch["is_choice"] & ~is_right
+    return is_token_RCT & is_right.unsqueeze(-1), is_token_RCT & is_wrong.unsqueeze(-1)
 
 
 def _mean_scores(

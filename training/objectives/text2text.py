@@ -9,7 +9,7 @@ import torch
 
 from adapters_store.errors import TrainingError
 from training.model import AdaptedModel
-from training.objectives.base import Answering, Row
+from training.objectives.base import Answering, Row, weighted
 from training.suite.task import Example
 
 IGNORED = -100
@@ -21,6 +21,8 @@ class Text2Text:
     ``tokenizer`` is a transformers tokenizer; limits are in tokens, the end token included. An
     input over the limit raises :class:`TrainingError` rather than being cut.
     """
+
+    num_means = 1
 
     def __init__(
         self,
@@ -66,9 +68,18 @@ class Text2Text:
             "task_of_row": torch.tensor([task for task, _ in rows]),
         }
 
-    def loss(self, model: AdaptedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def counts(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The number of target tokens, (1,)."""
+        return (batch["labels"] != IGNORED).sum().view(1)
+
+    def loss(
+        self,
+        model: AdaptedModel,
+        batch: Mapping[str, torch.Tensor],
+        totals: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Mean cross entropy over the target tokens of the batch."""
-        return torch.as_tensor(model(**batch).loss)
+        return weighted([torch.as_tensor(model(**batch).loss)], self.counts(batch), totals)
 
     @torch.no_grad()
     def predict(self, model: Answering, task: int, examples: Sequence[Example]) -> list[str]:
