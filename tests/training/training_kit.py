@@ -41,7 +41,9 @@ def tiny_recipe(method: str = "mhr", steps: int = 4, **train: Any) -> Recipe:
         tasks=TasksSection(names=SUITE_NAMES, num_train=32, num_dev=4, num_test=4),
         method=MethodSection(name=method, rank=2, num_skills=3, num_heads=4),
         train=TrainSection(
-            steps=steps, rows_per_step=6, log_every=1, save_every=2, **({"seed": 3} | train)
+            steps=steps,
+            log_every=1,
+            **({"seed": 3, "rows_per_step": 6, "save_every": 2} | train),
         ),
     )
 
