@@ -12,7 +12,7 @@ from adapters_store.errors import (
     PatchbayError,
     UsageError,
 )
-from adapters_store.formats.inspection import ImportOptions, Inspection, Plan, Reason
+from adapters_store.formats.inspection import ROUTED, ImportOptions, Inspection, Plan, Reason
 from adapters_store.formats.protocol import Format
 from adapters_store.formats.source import Source
 from adapters_store.lazy import resolve
@@ -22,6 +22,8 @@ FORMATS: dict[str, str] = {
     "patchbay": "adapters_store.formats.native:NativeFormat",
     "peft": "adapters_store.formats.peft.format:PeftFormat",
     "adapterhub": "adapters_store.formats.adapterhub.format:AdapterHubFormat",
+    "mttl_mhr": "adapters_store.formats.mttl.format:ReleaseFormat",
+    "mttl": "adapters_store.formats.mttl.format:MainFormat",
 }
 
 EXPORTERS: dict[str, str] = {
@@ -70,7 +72,7 @@ def make_plan(
     except (InvalidArtefactError, IncompatibleError) as error:
         return _rejected(source, name, backbone, as_reason(error, source.location))
     is_asked = options is not None and options.poly_task is not None
-    if is_asked and plan.inspection.method not in ("POLY", ""):
+    if is_asked and plan.inspection.method not in (ROUTED, ""):
         raise UsageError(
             f"poly_task is for Poly checkpoints; this is {plan.inspection.method}",
             param="poly_task",

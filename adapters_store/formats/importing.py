@@ -104,7 +104,7 @@ def _signature(
         return TaskSignature(
             task="classification" if head is not None else (options.task or by_default),
             labels=tuple(labels),
-            description=options.description,
+            description=options.description or planned.task,
             prompt_template=options.prompt_template,
             max_input_tokens=options.max_input_tokens,
             max_output_tokens=options.max_output_tokens,
@@ -143,4 +143,6 @@ def _provenance(
         "notes": [note.as_json() for note in notes],
         "paths": dict(planned.paths),
     }
+    if planned.task:
+        about["task"] = planned.task
     return {**given, "imported": about}

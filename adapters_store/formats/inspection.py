@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from adapters_store.manifest import Kind, Part
 
 Verdict = Literal["accept", "convert", "reject"]
+ROUTED = "POLY"
+"""The method of every plan that makes a bank and its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +91,15 @@ class Piece:
 @dataclass(frozen=True, slots=True)
 class PlannedArtefact:
     """One artefact to build. ``suffix`` is appended to the name that a person gives; a routing
-    stands behind the bank that it mixes. ``paths`` keep, by canonical name, what the source calls a
-    place."""
+    stands behind the bank that it mixes. ``task`` is what the source calls the task, and ``paths``
+    keep, by canonical name, what it calls a place."""
 
     kind: Kind
     parts: tuple[Part, ...]
     pieces: tuple[Piece, ...]
     suffix: str = ""
     labels: tuple[str, ...] = ()
+    task: str = ""
     paths: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ this package, so that it runs isolated from the environment and the working dire
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import resource
@@ -26,6 +27,12 @@ DTYPES = (
     "uint8",
     "bool",
 )
+
+
+STATES = ("state_dict", "expert_weights")
+"""Keys of a trainer's checkpoint that hold its tensors by name."""
+FACTS = ("hyper_parameters", "expert_info")
+"""Keys of a trainer's checkpoint that hold plain values; they become JSON beside the tensors."""
 
 
 class RefusedError(Exception):
@@ -51,11 +58,20 @@ def main(order: dict[str, Any]) -> dict[str, str]:
 
 
 def convert(path: str, out: str, order: dict[str, Any]) -> tuple[str, str]:
-    """Write one file's tensors; what became of it, and why."""
+    """Write what one file holds; what became of it, and why."""
     from safetensors.torch import save_file
 
     try:
-        save_file(plain_tensors(load(path), order), out)
+        found = load(path)
+        if out.endswith(".json"):
+            write_facts(found, out, order)
+            return "done", ""
+        state = next((key for key in STATES if is_named(found) and is_named(found.get(key))), None)
+        if state is not None:
+            facts = {key: found[key] for key in FACTS if key in found}
+            write_facts(facts, f"{out.removesuffix('.safetensors')}.ckpt.json", order)
+            found = found[state]
+        save_file(plain_tensors(found, order), out)
     except RefusedError as error:
         return error.kind, str(error)
     except pickle.UnpicklingError as error:
@@ -96,6 +112,38 @@ def load(path: str) -> Any:
     with open(path, "rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+
+
+def is_named(found: Any) -> bool:
+    """True for a dictionary whose keys are texts."""
+    return isinstance(found, dict) and all(type(key) is str for key in found)
+
+
+def write_facts(found: Any, out: str, order: dict[str, Any]) -> None:
+    """Write plain values as JSON; raises RefusedError for anything but a dictionary."""
+    if not is_named(found):
+        raise RefusedError("unsafe", f"it holds {type(found).__name__}; expected named values")
+    text = json.dumps(plain_value(found), indent=2, sort_keys=True, allow_nan=False)
+    if len(text) > order["max_facts_bytes"]:
+        raise RefusedError(
+            "too_large",
+            f"its values have {len(text)} bytes; the limit is {order['max_facts_bytes']}",
+        )
+    with open(out, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def plain_value(value: Any) -> Any:
+    """A value as JSON has it; what JSON does not have becomes a text that names its type."""
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else f"<{value}>"
+    if isinstance(value, dict):
+        return {str(key): plain_value(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return [plain_value(item) for item in value]
+    return f"<{type(value).__name__}>"
 
 
 def plain_tensors(found: Any, order: dict[str, Any]) -> dict[str, Any]:

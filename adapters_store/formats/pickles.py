@@ -29,7 +29,9 @@ from adapters_store.errors import (
 from adapters_store.formats.source import FolderSource, read_file
 from adapters_store.limits import DEFAULT_LIMITS, MIB, Limits
 
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".meta")
+FACTS_SUFFIXES = (".meta",)
+"""Pickles of plain values alone, which become JSON; all others hold tensors."""
 RENAMED = {
     "pytorch_adapter": "adapter",
     "pytorch_model_head": "model_head",
@@ -37,11 +39,20 @@ RENAMED = {
 }
 """Stems that ``adapters`` names otherwise when it writes safetensors."""
 NOT_WEIGHTS = frozenset(
-    {"training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states"}
+    {
+        "training_args",
+        "mttl_args",
+        "optimizer",
+        "scheduler",
+        "scaler",
+        "rng_state",
+        "random_states",
+    }
 )
 """Stems of what a trainer leaves beside an adapter; these files are never opened."""
 
 _CHILD = Path(__file__).with_name("pickle_child.py")
+_ZIP = b"PK\x03\x04"
 _MAX_REPORT_BYTES = 64 * 1024
 _CHUNK_BYTES = 8 * MIB
 
@@ -78,14 +89,20 @@ def convert_pickle(
     """Make the folder ``out`` of an adapter's folder, its pickles turned into safetensors.
 
     Configurations (``*.json``) and files that are safetensors already come along. Aliased tensors
-    are stored each on its own. Raises NotFoundError where there is no folder or no pickle,
+    are stored each on its own. A trainer's checkpoint gives the tensors of its state and, as
+    ``<its name>.json``, its plain hyper-parameters; a library's ``NAME.meta`` becomes
+    ``NAME.meta.json``. Raises NotFoundError where there is no folder or no pickle,
     ConflictError where ``out`` exists, UnsafeArtefactError for a pickle with anything but plain
     tensors or one that ends its reader, ArtefactTooLargeError over a limit; then ``out`` does not
     come into being.
     """
     folder, target = FolderSource(source), Path(out)
     sizes = folder.sizes()
-    pickles = {name: new for name in sizes if (new := _new_name(name)) and new not in sizes}
+    pickles = {
+        name: new
+        for name in sizes
+        if not _is_beside(name, sizes) and (new := _new_name(name)) and new not in sizes
+    }
     if len(set(pickles.values())) != len(pickles):
         raise ConflictError(
             f"{source} holds several pickles for one name: {', '.join(pickles)}",
@@ -100,7 +117,7 @@ def convert_pickle(
         raise ConflictError(f"{target} exists", hint="Name a folder that does not exist yet.")
     with _made_whole(target) as partial:
         for name in sizes:
-            if name.endswith((".json", ".safetensors")):
+            if name.endswith((".json", ".safetensors")) and not _is_archive(folder, name):
                 _copy(folder, name, partial / name, limits)
         for name, new in pickles.items():
             if sizes[name] > limits.max_data_bytes:
@@ -117,12 +134,26 @@ def convert_pickle(
 
 
 def _new_name(name: str) -> str | None:
-    """The safetensors name for a file of pickled weights; None for any other file."""
+    """The new name of a pickle's content; None for any other file."""
     path = PurePosixPath(name)
+    if path.suffix in FACTS_SUFFIXES:
+        return f"{name}.json"
     is_trainers = path.stem.rstrip("_0123456789") in NOT_WEIGHTS
     if path.suffix not in PICKLE_SUFFIXES or is_trainers:
         return None
     return str(path.with_name(RENAMED.get(path.stem, path.stem) + ".safetensors"))
+
+
+def _is_archive(folder: FolderSource, name: str) -> bool:
+    """True for a pickle that is called a configuration, as mttl's ``loading_kwargs.json``."""
+    size = folder.sizes()[name]
+    return folder.read_range(name, 0, min(size, len(_ZIP))) == _ZIP
+
+
+def _is_beside(name: str, sizes: Mapping[str, int]) -> bool:
+    """True for what a library keeps beside an expert: ``NAME.<what>.bin`` with a ``NAME.meta``."""
+    expert, _, what = name.removesuffix(".bin").rpartition(".")
+    return name.endswith(".bin") and what != "" and f"{expert}.meta" in sizes
 
 
 @contextmanager
@@ -165,6 +196,7 @@ def _convert(
         "folder": str(folder.absolute()),
         "out": str(out.absolute()),
         "files": dict(pickles),
+        "max_facts_bytes": limits.max_manifest_bytes,
         "max_data_bytes": limits.max_data_bytes,
         "max_tensors": limits.max_tensors,
         "memory_bytes": budget.memory_bytes or 3 * limits.max_data_bytes + 256 * MIB,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -22,7 +23,7 @@ from adapters_store.errors import (
     PatchbayError,
     UnsafeArtefactError,
 )
-from adapters_store.formats.pickle_child import RefusedError, plain_tensors
+from adapters_store.formats.pickle_child import RefusedError, plain_tensors, write_facts
 from adapters_store.formats.pickles import Budget, convert_pickle
 from adapters_store.limits import MIB, Limits
 
@@ -244,3 +245,38 @@ def test_links_nothing_to_do_and_a_taken_name_are_refused(tmp_path: Path) -> Non
         convert_pickle(folder, tmp_path / "out")
     with pytest.raises(NotFoundError, match="no pickled weights"):
         convert_pickle(taken, tmp_path / "out")
+
+
+def test_plain_values_become_json_and_what_json_lacks_a_text_that_names_it(tmp_path: Path) -> None:
+    facts = {
+        "rank": 2,
+        "name": "rte",
+        "clip": float("inf"),
+        "layers": ("q", 1.5, None, True),
+        "of": {3: torch.ones(2), "tags": {"a"}},
+    }
+    write_facts(facts, str(tmp_path / "facts.json"), {"max_facts_bytes": 1000})
+    assert json.loads((tmp_path / "facts.json").read_text()) == {
+        "rank": 2,
+        "name": "rte",
+        "clip": "<inf>",
+        "layers": ["q", 1.5, None, True],
+        "of": {"3": "<Tensor>", "tags": "<set>"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "words"),
+    [
+        ([1], "unsafe", "it holds list"),
+        ({1: "a"}, "unsafe", "expected named values"),
+        ({"a": "x" * 2000}, "too_large", "the limit is 1000"),
+    ],
+)
+def test_facts_that_are_not_named_or_too_long_are_refused(
+    facts: Any, kind: str, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RefusedError, match=words) as caught:
+        write_facts(facts, str(tmp_path / "facts.json"), {"max_facts_bytes": 1000})
+    assert caught.value.kind == kind
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden_kit import GOLDEN, golden_backbone
+from safetensors.torch import save_file
 
 from adapters_store.artefact import build_artefact, write_artefact
 from adapters_store.errors import PatchbayError
@@ -42,10 +43,43 @@ def native_sample(folder: Path) -> Path:
     return write_artefact(artefact, folder).parent
 
 
+BERT_QUERY = "bert.encoder.layer.0.attention.self.query"
+
+
+def release_sample(folder: Path) -> Path:
+    """A checkpoint of one selector over two heads and two skills."""
+    folder.mkdir()
+    tensors = {
+        f"model.{BERT_QUERY}.lora_a": torch.ones(2, 2, 16, 1),
+        f"model.{BERT_QUERY}.lora_b": torch.ones(2, 2, 1, 16),
+        f"model.{BERT_QUERY}.selector.module_logits": torch.zeros(1, 4),
+    }
+    save_file(tensors, folder / "best.safetensors")
+    options = {"model_modifier": "poly", "n_skills": 2, "n_splits": 2, "lora_rank": 1}
+    (folder / "best.ckpt.json").write_text(json.dumps({"hyper_parameters": options}))
+    return folder
+
+
+def library_sample(folder: Path) -> Path:
+    """A library of one expert."""
+    folder.mkdir()
+    tensors = {
+        f"{BERT_QUERY}.lora_a": torch.ones(32, 1),
+        f"{BERT_QUERY}.lora_b": torch.ones(1, 32),
+    }
+    save_file(tensors, folder / "rte.safetensors")
+    config = {"class_name": "mttl.models.modifiers.lora.LoRAConfig", "lora_rank": 1}
+    info = {"expert_name": "rte", "expert_config": config}
+    (folder / "rte.meta.json").write_text(json.dumps(info))
+    return folder
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "patchbay": native_sample,
     "peft": lambda _: GOLDEN / "peft" / "bert-lora-classifier",
     "adapterhub": lambda _: GOLDEN / "adapterhub" / "bert-head" / "adapter",
+    "mttl_mhr": release_sample,
+    "mttl": library_sample,
 }
 """A sound folder of each format for the golden BERT."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from adapters_store.formats.convert import scaled_rows_transposed, transposed
+from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.peft import biases, saved
 from adapters_store.formats.peft.biases import BASE_BIAS
-from adapters_store.formats.peft.convert import scaled_rows_transposed, transposed
-from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.lora import check_initialisation
 from adapters_store.formats.peft.modules import group, sites
 from adapters_store.formats.peft.settings import AdaLoraSettings

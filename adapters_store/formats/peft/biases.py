@@ -6,8 +6,8 @@ from functools import partial
 from typing import Literal
 
 from adapters_store.families.site import Site
-from adapters_store.formats.peft.convert import as_stored, scaled, scaled_sum
-from adapters_store.formats.peft.draft import Draft, piece
+from adapters_store.formats.convert import as_stored, scaled, scaled_sum
+from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.peft.modules import PREFIX, Module
 from adapters_store.primitives.override import OverridePart
 

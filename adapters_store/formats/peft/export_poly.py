@@ -57,7 +57,7 @@ def _logits(weights: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor |
     import torch
 
     if given is not None and torch.allclose(
-        poly.gate(given.float()), weights.float(), atol=_TOLERANCE, rtol=0
+        poly.GATE.weigh(given.float()), weights.float(), atol=_TOLERANCE, rtol=0
     ):
         return given
     wanted = weights.double()

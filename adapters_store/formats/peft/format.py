@@ -8,10 +8,11 @@ from typing import Any
 from adapters_store.backbone import BackboneRecord
 from adapters_store.canonical import strict_json
 from adapters_store.errors import InvalidArtefactError
+from adapters_store.formats.draft import Draft
 from adapters_store.formats.inspection import ImportOptions, Plan
+from adapters_store.formats.options import read_settings
 from adapters_store.formats.peft import PEFT_METHODS
-from adapters_store.formats.peft.draft import Draft
-from adapters_store.formats.peft.settings import SETTINGS, read_settings
+from adapters_store.formats.peft.settings import SETTINGS
 from adapters_store.formats.source import Source, read_file, read_tensor_table
 from adapters_store.lazy import resolve
 from adapters_store.limits import Limits
@@ -52,7 +53,7 @@ class PeftFormat:
         files = source.sizes()
         has_weights = WEIGHTS_FILE in files
         tensors = read_tensor_table(source, WEIGHTS_FILE, limits) if has_weights else ()
-        draft = Draft(source, backbone, options, limits, WEIGHTS_FILE, tensors)
+        draft = Draft(self.name, source, backbone, options, limits, WEIGHTS_FILE, tensors)
         if not has_weights:
             _refuse_without_weights(draft, PICKLED_FILE in files)
         elif method not in PEFT_METHODS:

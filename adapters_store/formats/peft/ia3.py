@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapters_store.errors import InvalidArtefactError
+from adapters_store.formats.convert import flattened
+from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.peft import saved
-from adapters_store.formats.peft.convert import flattened
-from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.modules import group, sites
 from adapters_store.formats.peft.patterns import Pattern
 from adapters_store.formats.peft.settings import Ia3Settings

@@ -8,10 +8,10 @@ from typing import Generic, TypeVar
 
 from adapters_store.errors import InvalidArtefactError
 from adapters_store.families.site import Site
+from adapters_store.formats.convert import transposed
+from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.peft import biases, saved
 from adapters_store.formats.peft.biases import B_BIAS, BASE_BIAS
-from adapters_store.formats.peft.convert import transposed
-from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.modules import Module, drop, group, sites
 from adapters_store.formats.peft.patterns import Meter, Pattern
 from adapters_store.formats.peft.settings import FactorSettings, LoraSettings

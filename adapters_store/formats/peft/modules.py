@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from adapters_store.families.site import Site
-from adapters_store.formats.peft.draft import Draft
+from adapters_store.formats.draft import Draft
 
 PREFIX = "base_model.model."
 BASE_PREFIXES: dict[str, str] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from adapters_store.formats.convert import as_stored
+from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.peft import saved
-from adapters_store.formats.peft.convert import as_stored
-from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.modules import group
 from adapters_store.formats.peft.settings import NormSettings
 from adapters_store.primitives.override import OverridePart

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from adapters_store.backbone import BackboneRecord
 from adapters_store.families.anatomy import Anatomy, Attention
+from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.peft import saved
-from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.prompt import PREFIX, ROWS, submodules
 from adapters_store.formats.peft.settings import PrefixTuningSettings
 from adapters_store.primitives.prefix import PrefixPart

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from adapters_store.formats.convert import as_stored, first_rows
+from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.peft import saved
-from adapters_store.formats.peft.convert import as_stored, first_rows
-from adapters_store.formats.peft.draft import Draft, piece
 from adapters_store.formats.peft.settings import PromptLearningSettings
 from adapters_store.primitives.prompt import PromptPart
 

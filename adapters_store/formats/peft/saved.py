@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from adapters_store.formats.peft.convert import as_stored, zeros
-from adapters_store.formats.peft.draft import Draft, describe, piece
+from adapters_store.formats.convert import as_stored, zeros
+from adapters_store.formats.draft import Draft, describe, piece
 from adapters_store.formats.peft.modules import PREFIX
 from adapters_store.formats.peft.settings import Settings
 from adapters_store.primitives import head

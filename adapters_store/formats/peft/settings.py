@@ -1,40 +1,17 @@
 """``adapter_config.json`` by method: every option, its type, its default and what it means here.
 
-Each field carries a :class:`Rule`. ``convert`` options decide what is built, ``accept`` options
-change nothing, ``reject`` options may only hold their default or nothing at all. An option that no
-model here names may only hold nothing.
+An option that no model here names may only hold nothing. See :mod:`adapters_store.formats.options`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from adapters_store.formats.peft.draft import Draft
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What an option means for an import, in one sentence."""
-
-    verdict: Literal["convert", "accept", "reject"]
-    text: str
-
-
-def _convert(text: str) -> Rule:
-    return Rule("convert", text)
-
-
-def _accept(text: str) -> Rule:
-    return Rule("accept", text)
-
-
-def _reject(text: str) -> Rule:
-    return Rule("reject", text)
-
+from adapters_store.formats.options import accept as _accept
+from adapters_store.formats.options import convert as _convert
+from adapters_store.formats.options import reject as _reject
 
 TaskType = Literal[
     "SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"
@@ -229,42 +206,3 @@ SETTINGS: dict[str, type[Settings]] = {
     "POLY": PolySettings,
 }
 """By peft_type; the rows are those of the methods."""
-
-
-def read_settings(
-    draft: Draft, settings_type: type[Settings], config: Mapping[str, Any]
-) -> Settings | None:
-    """The options of a configuration; None, with the reasons, where their types are wrong."""
-    try:
-        settings = settings_type.model_validate(dict(config))
-    except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False):
-            where = ".".join(str(step) for step in item["loc"][:2])
-            draft.reject("unreadable", f"option {where!r}: {item['msg']}", where)
-        draft.stop()
-        return None
-    for name, field in settings_type.model_fields.items():
-        rule, value = rule_of(field.metadata), getattr(settings, name)
-        if rule.verdict == "reject" and not _is_empty(value):
-            message = f"option {name!r} is {_shown(value)}, which is not supported: it {rule.text}"
-            draft.reject("unsupported_option", message, name)
-    for name, value in (settings.model_extra or {}).items():
-        if not _is_empty(value):
-            message = f"option {name!r} is {_shown(value)}, and this option is not known"
-            draft.reject("unknown_option", message, name)
-    return settings
-
-
-def rule_of(metadata: list[Any]) -> Rule:
-    """The rule among a field's annotations."""
-    rule: Rule = next(item for item in metadata if isinstance(item, Rule))
-    return rule
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value is False or value in ({}, [], "")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

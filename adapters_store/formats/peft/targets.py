@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from adapters_store.errors import InvalidArtefactError
 from adapters_store.families.site import Site
-from adapters_store.formats.peft.draft import Draft
+from adapters_store.formats.draft import Draft
 from adapters_store.formats.peft.modules import Module
 from adapters_store.formats.peft.patterns import Pattern
 from adapters_store.formats.peft.settings import FactorSettings, Names, TargetSettings

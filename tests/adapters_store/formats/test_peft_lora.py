@@ -17,8 +17,8 @@ from peft.utils.other import get_pattern_key
 from peft_kit import LAYER, Q, both, changed, option, renamed, tensor, verdict, without
 
 from adapters_store.formats import Inspection
+from adapters_store.formats.draft import Draft
 from adapters_store.formats.importing import import_from
-from adapters_store.formats.peft.draft import Draft
 from adapters_store.formats.peft.lora import Scales
 from adapters_store.formats.peft.settings import LoraSettings
 from adapters_store.formats.peft.targets import Targets
@@ -38,7 +38,7 @@ def notes(inspection: Inspection) -> dict[str, str]:
 
 def draft() -> Draft:
     source = FolderSource(GOLDEN / "peft" / "llama-lora")
-    return Draft(source, LLAMA.record, None, DEFAULT_LIMITS, "file", ())  # type: ignore[arg-type]
+    return Draft("peft", source, LLAMA.record, None, DEFAULT_LIMITS, "file", ())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", ["llama-lora-patterns", "llama-lora-rslora"])

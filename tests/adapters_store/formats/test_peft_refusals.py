@@ -28,7 +28,8 @@ from peft_kit import (
 from adapters_store.errors import InvalidArtefactError, RejectedArtefactError
 from adapters_store.formats import ImportOptions, inspect
 from adapters_store.formats.importing import import_from
-from adapters_store.formats.peft.settings import LoraSettings, rule_of
+from adapters_store.formats.options import rule_of
+from adapters_store.formats.peft.settings import LoraSettings
 from adapters_store.formats.reasons import REASONS
 from adapters_store.formats.source import FolderSource
 
@@ -358,7 +359,7 @@ CASES = {
         "llama-poly",
         option(n_tasks=2001),
         "too_large",
-        "n_tasks is 2001",
+        "more tasks than the 2000",
     ),
     "norms of all tasks beside a bank": (
         "llama-poly",

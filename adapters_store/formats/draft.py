@@ -1,4 +1,4 @@
-"""A plan in the making: what a PEFT folder holds, what is wrong with it, what it becomes."""
+"""A plan in the making: what a foreign folder holds, what is wrong with it, what it becomes."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class Draft:
 
     def __init__(
         self,
+        format_name: str,
         source: Source,
         backbone: BackboneRecord,
         options: ImportOptions,
@@ -50,6 +51,7 @@ class Draft:
         file: str,
         tensors: Sequence[StoredTensor],
     ) -> None:
+        self.format_name = format_name
         self.source = source
         self.backbone = backbone
         self.options = options
@@ -137,7 +139,7 @@ class Draft:
             self.reject("too_large", f"it needs more than {self.limits.max_parts} parts")
         inspection = Inspection(
             source=self.source.location,
-            format="peft",
+            format=self.format_name,
             method=method,
             verdict="reject" if self.reasons else "convert",
             backbone=self.backbone.name,
