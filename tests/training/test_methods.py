@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from training_kit import SCRATCH
@@ -64,6 +66,9 @@ def test_heads_that_do_not_divide_a_width_are_refused() -> None:
         build_site_method(SITE, MethodConfig("mhr", num_heads=5))
     with pytest.raises(UsageError, match=r"num_heads 3 does not divide the output width 8"):
         build_site_method(SITE, MethodConfig("mhr", num_heads=3))
+    where = rf"the output width 8 of site {re.escape(SITE.name)}; choose a divisor of 8"
+    with pytest.raises(UsageError, match=where):
+        build_site_method(SITE, MethodConfig("mhr_ia3", num_heads=3))
 
 
 def test_an_unknown_method_is_refused_with_the_nearest_name() -> None:

@@ -8,6 +8,7 @@ import torch
 from adapters_store.families import load_family
 from training.injection import select_sites
 from training.methods import MethodConfig, build_methods
+from training.methods.mhr import MhrSite, average
 from training.methods.routing import RoutedSite
 
 XL = {"d_model": 2048, "d_ff": 5120, "num_heads": 32}
@@ -44,6 +45,16 @@ def test_low_rank_counts_of_rank_one(shape, num_sites: int, total: int) -> None:
     assert len(found) == num_sites
     assert sum(site.in_features + site.out_features for site in found) == total
     assert counts(shape, MethodConfig("lora", rank=1)) == (total, 0)
+
+
+@pytest.mark.parametrize("num_heads", [1, 64])
+@pytest.mark.parametrize(("shape", "total"), [(XL, 2_211_840), (LARGEST, 4_423_680)])
+def test_a_collapsed_bank_counts_as_one_adapter(shape, num_heads: int, total: int) -> None:
+    config = MethodConfig("mhr", rank=1, num_skills=8, num_heads=num_heads)
+    with torch.device("meta"):
+        methods = build_methods(sites(shape), config).values()
+        pairs = [average(method.a, method.b) for method in methods if isinstance(method, MhrSite)]
+    assert sum(a.numel() + b.numel() for a, b in pairs) == total
 
 
 @pytest.mark.parametrize(("shape", "total"), [(XL, 540_672), (LARGEST, 1_081_344)])

@@ -9,8 +9,8 @@ from torch import nn
 from adapters_store.errors import UsageError
 from adapters_store.families import Site
 from training.methods import MethodConfig, build_methods, build_site_method
-from training.methods.effects import Factors, Scales, TokenMixture
-from training.methods.mhr import average
+from training.methods.effects import Scales, TokenMixture
+from training.methods.mhr import MhrSite, average
 from training.methods.routing import GATES, Router, bin_of
 
 IN, OUT = 12, 8
@@ -53,6 +53,32 @@ def test_the_straight_through_gate_switches_skills_on_and_off() -> None:
         router.logits.copy_(torch.tensor([[[3.0, -1.0, 0.5, -2.0]]]))
     weights = router(torch.tensor([0]))[0, 0]
     torch.testing.assert_close(weights, torch.tensor([0.5, 0.0, 0.5, 0.0]))
+
+
+def test_the_relaxed_gate_is_a_logistic_draw_at_temperature_one() -> None:
+    router = Router(1, 2, 3, "relaxed_bernoulli").train()
+    with torch.no_grad():
+        router.logits.normal_(0, 2)
+    torch.manual_seed(7)
+    found = router(torch.tensor([0]))
+    torch.manual_seed(7)
+    u = torch.rand(1, 2, 3)
+    noisy = torch.exp(router.logits) * u / (1 - u)  # the odds of a gate, noise included
+    gates = noisy / (1 + noisy)
+    torch.testing.assert_close(found, gates / gates.sum(-1, keepdim=True), atol=1e-6, rtol=1e-5)
+
+
+def test_the_straight_through_gradient_is_the_sigmoids_at_the_hard_gates() -> None:
+    router = Router(1, 1, 4, "straight_through")
+    with torch.no_grad():
+        router.logits.copy_(torch.tensor([[[3.0, -1.0, 0.5, -2.0]]]))
+    costs = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    (router(torch.tensor([0]))[0, 0] * costs).sum().backward()
+    hard, soft = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.sigmoid(router.logits.detach()[0, 0])
+    weights = hard / hard.sum()
+    by_gate = (costs - (costs * weights).sum()) / hard.sum()
+    assert router.logits.grad is not None
+    torch.testing.assert_close(router.logits.grad[0, 0], by_gate * soft * (1 - soft))
 
 
 def test_a_random_router_is_drawn_once_and_never_trained() -> None:
@@ -153,18 +179,24 @@ def test_token_mixture_chooses_by_prototype_and_is_compiled_by_none() -> None:
             )
 
 
-def test_tuning_the_average_equals_tuning_every_skill_under_uniform_routing() -> None:
+@pytest.mark.parametrize(("bank_name", "one_name"), [("mhr", "lora"), ("mhr_ia3", "ia3")])
+def test_tuning_the_average_equals_tuning_every_skill_under_uniform_routing(
+    bank_name: str, one_name: str
+) -> None:
     """Under AdamW, K copies under weights 1/K move as their average does when it is tuned alone."""
     torch.manual_seed(0)
-    config = MethodConfig("mhr", rank=2, num_skills=4, num_heads=2)
-    bank = build_site_method(SITE, config)
+    bank = build_site_method(SITE, MethodConfig(bank_name, rank=2, num_skills=4, num_heads=2))
+    alone = build_site_method(SITE, MethodConfig(one_name, rank=2))
     with torch.no_grad():
-        bank.b.normal_()
+        for parameter in bank.parameters():
+            parameter.normal_()
         bank.router.logits.zero_()
+        if isinstance(bank, MhrSite):
+            mean_a, mean_b = average(bank.a, bank.b)
+            alone.load_state_dict({"a": mean_a[None], "b": mean_b[None]})
+        else:
+            alone.load_state_dict({"v": bank.v.mean(1).flatten()[None]})
     bank.router.logits.requires_grad_(False)
-    mean_a, mean_b = average(bank.a, bank.b)
-    alone = build_site_method(SITE, MethodConfig("lora", rank=2))
-    alone.load_state_dict({"a": mean_a[None], "b": mean_b[None]})
     x, target, base = torch.randn(5, 3, IN), torch.randn(5, 3, OUT), nn.Linear(IN, OUT)
     tasks = torch.tensor([0])
     for method in (bank, alone):
@@ -175,10 +207,11 @@ def test_tuning_the_average_equals_tuning_every_skill_under_uniform_routing() ->
             found = method.effect(tasks).apply(x, base)
             (found - target).square().mean().backward()
             optimizer.step()
-    effect = bank.effect(tasks)
-    assert isinstance(effect, Factors)
-    torch.testing.assert_close(effect.a[0], alone.a[0], atol=2e-6, rtol=0)
-    torch.testing.assert_close(effect.b[0], alone.b[0], atol=2e-6, rtol=0)
+    for found, expected in zip(bank.effect(tasks), alone.effect(tasks), strict=True):
+        if isinstance(expected, torch.Tensor):
+            torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+        else:
+            assert found == expected
 
 
 @pytest.mark.parametrize(
