@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from serving.engine import Embedded, Engine, Event, Failed, Finished, Request, Scored, Token
+from serving.engine import (
+    Embedded,
+    Engine,
+    Event,
+    Failed,
+    Finished,
+    Request,
+    Scored,
+    Searched,
+    Token,
+)
 
 
 @dataclass(slots=True)
@@ -26,6 +36,9 @@ class Outcome:
             self.tokens.append(event.token)
         elif isinstance(event, Finished):
             self.reason = event.reason
+        elif isinstance(event, Searched):
+            self.tokens = [one.token for one in event.hypotheses[0].tokens]
+            self.reason = event.hypotheses[0].reason
         elif isinstance(event, Scored):
             self.scores = event.scores
         elif isinstance(event, Embedded):

@@ -17,11 +17,10 @@ from serving.core.child import CoreChild
 from serving.core.codec import decode, encode
 from serving.core.failures import error_from
 from serving.core.messages import Cancel, Fatal, Heartbeat, Ready, Stats, StepReport, Stop, Submit
-from serving.engine.events import Embedded, Event, Failed, Finished, Scored
+from serving.engine.events import Embedded, Event, Failed, Last, Scored
 from serving.engine.request import Request
 
 Observer = Callable[[StepReport | Heartbeat], None]
-_LAST = (Finished, Scored, Embedded, Failed)
 
 
 class CoreClient:
@@ -127,7 +126,7 @@ class CoreClient:
             await self._send(Submit(request))
             while not is_over:
                 event = await queue.get()
-                is_over = isinstance(event, (*_LAST, PatchbayError))
+                is_over = isinstance(event, Last | PatchbayError)
                 if isinstance(event, PatchbayError):
                     raise event
                 if isinstance(event, Failed):

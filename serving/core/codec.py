@@ -26,6 +26,8 @@ _TYPES: tuple[type[Any], ...] = (
     events.Scored,
     events.Embedded,
     events.Failed,
+    events.Hypothesis,
+    events.Searched,
 )
 _CODES = {type_: code for code, type_ in enumerate(_TYPES)}
 _FIELDS = {type_: tuple(field.name for field in fields(type_)) for type_ in _TYPES}

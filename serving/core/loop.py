@@ -13,7 +13,7 @@ from adapters_store.errors import PatchbayError
 from serving.core.codec import decode, encode
 from serving.core.messages import Cancel, Heartbeat, Stats, StepReport, Stop, Submit, ToClient
 from serving.core.stats import describe
-from serving.engine.events import Embedded, Event, Failed, Finished, Scored
+from serving.engine.events import Event, Failed, Last
 from serving.engine.request import Request
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 1.0
 STATS_S = 0.2
 LOADING_POLL_MS = 2
-LAST = (Finished, Scored, Embedded, Failed)
 
 
 class CoreLoop:
@@ -70,10 +69,10 @@ class CoreLoop:
         step_s = time.perf_counter() - started
         rows = {event.id for event in events if not isinstance(event, Failed)}
         distinct = {self._adapters.get(row) for row in rows} - {None}
-        self._is_stalled = not events
+        self._is_stalled = not events and self._engine.is_stalled
         events, self._refused = [*self._refused, *events], []
         for event in events:
-            if isinstance(event, LAST):
+            if isinstance(event, Last):
                 self._adapters.pop(event.id, None)
         if events:
             is_due = started - self._counted_at >= STATS_S or not self._engine.has_work

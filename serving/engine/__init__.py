@@ -9,7 +9,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from serving.engine.events import Embedded, Event, Failed, Finished, Scored, Token
+from serving.engine.events import (
+    Embedded,
+    Event,
+    Failed,
+    Finished,
+    Hypothesis,
+    Scored,
+    Searched,
+    Token,
+)
 from serving.engine.request import Request, Sampling
 
 if TYPE_CHECKING:
@@ -28,9 +37,11 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "Hypothesis",
     "Request",
     "Sampling",
     "Scored",
+    "Searched",
     "Token",
     "Weights",
     "load_weights",

@@ -7,6 +7,8 @@ Shapes: ``R`` rows, ``C`` cached positions of the longest row, ``D`` hidden widt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -87,6 +89,27 @@ class DecodeBatch:
         for offset, row in enumerate(encoded.rows):
             self._plan.join(first + offset, row.prepared, num_routed)
         self._cross_mask = None
+
+    def fork(self, row: Row, copies: Sequence[Row]) -> None:
+        """Add copies of a row that has just joined; its adapter must still be leased."""
+        source, first = self.rows.index(row), len(self.rows)
+        targets = list(range(first, first + len(copies)))
+        self.rows.extend(copies)
+        for slab, length in ((self._self, row.position + 1), (self._cross, row.num_input)):
+            slab.reserve(len(self.rows), length)
+            slab.copy([source] * len(copies), targets, length)
+        num_routed = sum(one.is_routed for one in self.rows)
+        for target in targets:
+            self._plan.join(target, row.prepared, num_routed)
+        self._cross_mask = None
+
+    def reorder(self, rows: Sequence[Row], parents: Sequence[int]) -> None:
+        """Each of ``rows``, beams of one request, goes on from what ``rows[parent]`` has read."""
+        places = [self.rows.index(row) for row in rows]
+        moves = [(places[p], place) for place, p in zip(places, parents) if places[p] != place]
+        if moves:
+            sources, targets = (list(side) for side in zip(*moves))
+            self._self.copy(sources, targets, rows[0].position)
 
     def leave(self, row: Row, *, is_poisoned: bool = False) -> None:
         """Remove a row; ``is_poisoned`` wipes values that are not finite from its slabs."""

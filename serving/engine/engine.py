@@ -16,14 +16,16 @@ from adapters_store.backbone import Backbone
 from adapters_store.errors import UsageError
 from serving.engine.answers import answer, not_finite
 from serving.engine.batch import DecodeBatch
+from serving.engine.beams import Beams
 from serving.engine.checks import check
 from serving.engine.config import EngineConfig
+from serving.engine.draw import select
 from serving.engine.endings import end_tokens
-from serving.engine.events import Event, Failed, Finished, Reason, Token
+from serving.engine.events import Event, Failed, Finished, Reason, Searched, Token
 from serving.engine.prefill import encode
 from serving.engine.request import Request
 from serving.engine.row import Row
-from serving.engine.sampler import Choice, choose
+from serving.engine.sampler import Choice, choose, finite_rows
 from serving.engine.scheduler import Scheduler
 from serving.engine.stats import EngineStats
 from serving.engine.weights import Weights, load_weights
@@ -96,11 +98,10 @@ class Engine:
 
         Returns False when no such request is waiting or running.
         """
-        row = self._running.pop(request_id, None)
+        row = self._running.get(request_id)
         if row is not None:
-            assert self._batch is not None
             with torch.inference_mode():
-                self._batch.leave(row)
+                self._leave(row, is_poisoned=False)
         else:
             row = self._scheduler.remove(request_id)
         if row is None:
@@ -116,15 +117,20 @@ class Engine:
 
     def wait(self, timeout_s: float) -> None:
         """Block while every row waits for its adapter, at most ``timeout_s`` seconds."""
-        if not self._running and not self._events and self._scheduler.is_stalled:
+        if self.is_stalled:
             self._cache.wait(timeout_s)
+
+    @property
+    def is_stalled(self) -> bool:
+        """True while there is nothing to do but wait for adapters."""
+        return not self._running and not self._events and self._scheduler.is_stalled
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Run one step and return what happened, in order for each row."""
         start = time.perf_counter()
         events, self._events = self._events, []
-        num_free = self.config.max_rows - len(self._running)
+        num_free = self.config.max_rows - sum(row.width for row in self._running.values())
         admitted, failures = self._scheduler.admit(num_free, self._running.values())
         events += failures
         self._totals["failed"] += len(failures)
@@ -182,6 +188,9 @@ class Engine:
                 row.token = start_token
                 self._running[row.request.id] = row
             self._batch.join(generating)
+            for row in generating.rows:
+                if row.width > 1:
+                    self._batch.fork(row, Beams(row).rows[1:])
         for row in admitted:
             self._scheduler.release(row)
         return answers
@@ -196,17 +205,47 @@ class Engine:
 
     def _emit(self, rows: list[Row], logits_RV: Tensor) -> list[Event]:
         """Choose the next token of every row and report it; rows that end leave the batch."""
+        searches = list(
+            {id(row.beams): row.beams for row in rows if row.beams is not None}.values()
+        )
+        if not searches:
+            return self._advance_all(rows, choose(logits_RV, rows))
+        at = {id(row): i for i, row in enumerate(rows)}
         events: list[Event] = []
-        for row, choice in zip(rows, choose(logits_RV, rows), strict=True):
+        for beams in searches:
+            places = torch.tensor([at[id(row)] for row in beams.rows], device=logits_RV.device)
+            events += self._search(beams, logits_RV.index_select(0, places))
+        single = [i for i, row in enumerate(rows) if row.beams is None]
+        if single:
+            others = [rows[i] for i in single]
+            events += self._advance_all(others, choose(select(logits_RV, single), others))
+        return events
+
+    def _search(self, beams: Beams, logits_kV: Tensor) -> list[Event]:
+        assert self._batch is not None
+        row = beams.rows[0]
+        if not all(finite_rows(logits_kV)):
+            return [self._fail(row)]
+        parents = beams.advance(logits_kV)
+        if parents is not None:
+            self._batch.reorder(beams.rows, parents)
+            return []
+        num_output = sum(len(one.tokens) for one in beams.best)
+        self._totals["output_tokens"] += num_output
+        self._totals["finished"] += 1
+        self._leave(row, is_poisoned=False)
+        return [Searched(row.request.id, beams.best, row.num_input, num_output)]
+
+    def _advance_all(self, rows: list[Row], choices: list[Choice | None]) -> list[Event]:
+        events: list[Event] = []
+        for row, choice in zip(rows, choices, strict=True):
             events += self._advance(row, choice)
         return events
 
     def _advance(self, row: Row, choice: Choice | None) -> list[Event]:
         request = row.request
         if choice is None:
-            self._leave(row, is_poisoned=True)
-            self._totals["failed"] += 1
-            return [not_finite(request, "logits")]
+            return [self._fail(row)]
         if choice.token in row.ends:
             return [self._finish(row, "stop")]
         row.write(choice.token)
@@ -221,7 +260,13 @@ class Engine:
         self._totals["finished"] += 1
         return Finished(row.request.id, reason, row.num_input, row.num_output)
 
+    def _fail(self, row: Row) -> Failed:
+        self._leave(row, is_poisoned=True)
+        self._totals["failed"] += 1
+        return not_finite(row.request, "logits")
+
     def _leave(self, row: Row, *, is_poisoned: bool) -> None:
         assert self._batch is not None
         del self._running[row.request.id]
-        self._batch.leave(row, is_poisoned=is_poisoned)
+        for one in [row] if row.beams is None else row.beams.rows:
+            self._batch.leave(one, is_poisoned=is_poisoned)

@@ -32,6 +32,25 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One sequence of a beam search; ``score`` is its length-penalised log-probability."""
+
+    tokens: tuple[Token, ...]
+    score: float
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A beam search ended: its best sequences, best first."""
+
+    id: str
+    hypotheses: tuple[Hypothesis, ...]
+    num_input_tokens: int
+    num_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """Logits of the row's own head, in the order of its labels."""
 
@@ -58,4 +77,5 @@ class Failed:
     message: str
 
 
-Event = Token | Finished | Scored | Embedded | Failed
+Last = Finished | Searched | Scored | Embedded | Failed
+Event = Token | Last

@@ -89,6 +89,14 @@ class Slab:
         for layer in self._layers:
             layer[target, :num_positions] = layer[source, :num_positions]
 
+    def copy(self, sources: list[int], targets: list[int], num_positions: int) -> None:
+        """Copy the first positions of rows ``sources`` over rows ``targets``, all at once."""
+        read = torch.tensor(sources, device=self._layers[0].device)
+        written = torch.tensor(targets, device=self._layers[0].device)
+        for layer in self._layers:
+            some = layer[:, :num_positions]
+            some.index_copy_(0, written, some.index_select(0, read))
+
     def wipe(self, row: int) -> None:
         """Fill a row with zeros: values that are not finite must not survive their row."""
         for layer in self._layers:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
 
 from serving.engine.request import Request
 from serving.engine.seen import Seen
 from serving.primitives.prepared import Prepared
 from serving.residency.cache import Entry
+
+if TYPE_CHECKING:
+    from serving.engine.beams import Beams
 
 _BARE = Prepared()
 
@@ -22,7 +25,8 @@ class Row:
     those written so far. Whatever the choice of the next one depends on is here, so that a row
     whose keys and values were dropped goes on as if they had not been: ``seed`` of its random
     numbers, ``ends``, the tokens that end it, and ``seen`` for its penalties. ``arrived_at`` is
-    when it was first queued, in ``time.monotonic`` seconds.
+    when it was first queued, in ``time.monotonic`` seconds; ``beams`` the search that the row is
+    a beam of.
     """
 
     request: Request
@@ -35,6 +39,7 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     is_routed: bool = False
     arrived_at: float = 0.0
+    beams: Beams | None = None
 
     @classmethod
     def of(cls, request: Request, end_tokens: frozenset[int], start_token: int | None) -> Self:
@@ -50,6 +55,11 @@ class Row:
             | frozenset(sampling.stop_token_ids),
             seen=seen,
         )
+
+    def fork(self) -> Row:
+        """A row that goes on from here on its own; it holds no lease."""
+        seen = None if self.seen is None else self.seen.copy()
+        return replace(self, entry=None, seen=seen, tokens=self.tokens.copy())
 
     def write(self, token: int) -> None:
         """Take a chosen token: it is the next input."""
@@ -70,6 +80,11 @@ class Row:
     def num_input(self) -> int:
         """Input tokens."""
         return len(self.request.input_ids)
+
+    @property
+    def width(self) -> int:
+        """Rows of the decode batch that the request takes."""
+        return self.request.sampling.num_beams if self.request.kind == "generate" else 0
 
     @property
     def num_output(self) -> int:

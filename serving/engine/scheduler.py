@@ -31,6 +31,7 @@ class Scheduler:
         self._waiting: dict[str, Row] = {}
         self._by_tenant: Counter[str] = Counter()
         self._num_answers = 0
+        self._num_searches = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -83,10 +84,11 @@ class Scheduler:
     def admit(self, num_free_rows: int, running: Collection[Row]) -> tuple[list[Row], list[Event]]:
         """Rows to encode in this step, and the failures of rows whose adapter cannot be loaded.
 
-        Rows that generate take a free row of the decode batch each. The step's input tokens stay
-        within ``max_step_tokens``, but the first row always fits. Its distinct adapters, those of
-        ``running`` included, stay within ``max_step_adapters``; once a row has waited for
-        ``max_wait_s`` for a place among them, rows that came after it wait too.
+        A request that generates takes a free row of the batch for each of its beams. The step's
+        input tokens stay within ``max_step_tokens``, but the first row always fits. Its distinct
+        adapters, those of ``running`` included, stay within ``max_step_adapters``; once a row has
+        waited for ``max_wait_s`` for a place among them, or for the rows of all its beams, rows
+        that came after it wait too.
         """
         self._cache.poll()
         now = time.monotonic()
@@ -110,11 +112,10 @@ class Scheduler:
         config = self._config
         adapters = {row.request.adapter for row in running} - {None}
         chosen: list[Row] = []
-        num_tokens, barrier = 0, self._barrier(adapters, now)
+        num_tokens, barrier = 0, self._barrier(adapters, num_free_rows, now)
         for row in self._policy.order(now):
             request = row.request
-            generates = request.kind == "generate"
-            if not _is_ready(row) or row.arrived_at > barrier or (generates and not num_free_rows):
+            if not _is_ready(row) or row.arrived_at > barrier or row.width > num_free_rows:
                 continue
             is_new = request.adapter is not None and request.adapter not in adapters
             if is_new and len(adapters) >= config.max_step_adapters:
@@ -124,19 +125,22 @@ class Scheduler:
             chosen.append(row)
             self._policy.charge_input(row)
             num_tokens += row.num_input
-            num_free_rows -= generates
+            num_free_rows -= row.width
             if is_new:
                 adapters.add(request.adapter)
         return chosen
 
-    def _barrier(self, adapters: Set[str | None], now: float) -> float:
-        """Rows that arrived later than this wait, so that an overdue adapter gets its place."""
+    def _barrier(self, adapters: Set[str | None], num_free_rows: int, now: float) -> float:
+        """Rows that arrived later than this wait, so that an overdue one gets what it needs."""
         barrier = float("inf")
-        if len(adapters) < self._config.max_step_adapters:
+        is_full = len(adapters) >= self._config.max_step_adapters
+        if not is_full and not self._num_searches:
             return barrier
         for row in self._waiting.values():
-            is_overdue = now - row.arrived_at > self._config.max_wait_s
-            if is_overdue and _is_ready(row) and row.request.adapter not in (None, *adapters):
+            if now - row.arrived_at <= self._config.max_wait_s or not _is_ready(row):
+                continue
+            needs_place = is_full and row.request.adapter not in (None, *adapters)
+            if needs_place or row.width > max(1, num_free_rows):
                 barrier = min(barrier, row.arrived_at)
         return barrier
 
@@ -162,6 +166,7 @@ class Scheduler:
         self._waiting[row.request.id] = row
         self._by_tenant[row.request.tenant] += 1
         self._num_answers += row.request.kind != "generate"
+        self._num_searches += row.width > 1
         self._policy.add(row)
 
     def _take(self, row: Row) -> None:
@@ -171,6 +176,7 @@ class Scheduler:
         if not self._by_tenant[tenant]:
             del self._by_tenant[tenant]
         self._num_answers -= row.request.kind != "generate"
+        self._num_searches -= row.width > 1
         self._policy.remove(row)
 
 

@@ -21,7 +21,17 @@ from serving.core.messages import (
     ToClient,
     ToCore,
 )
-from serving.engine import Embedded, Failed, Finished, Request, Sampling, Scored, Token
+from serving.engine import (
+    Embedded,
+    Failed,
+    Finished,
+    Hypothesis,
+    Request,
+    Sampling,
+    Scored,
+    Searched,
+    Token,
+)
 
 STATS = Stats(1, 2, 3, 4, 5, {"memory": 6, "store": 0}, (0.5, 1.5))
 MESSAGES: list[ToCore | ToClient] = [
@@ -42,6 +52,9 @@ MESSAGES: list[ToCore | ToClient] = [
     Heartbeat(STATS),
     Fatal("unavailable", "gone"),
     StepReport((Token("a", 5, -0.25, ((5, -0.25), (6, -2.0))), Token("b", 9)), 0.01, 2, 1, STATS),
+    StepReport(
+        (Searched("a", (Hypothesis((Token("a", 5, -0.5),), -0.5, "stop"),), 3, 1),), 0.0, 1, 1, None
+    ),
     StepReport((Finished("a", "stop", 3, 4), Failed("b", "not_found", "no")), 0.0, 1, 1, None),
 ]
 
