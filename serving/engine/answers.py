@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from itertools import accumulate
+
 from torch.nn.functional import normalize
 
 from adapters_store.errors import IncompatibleError, NotFiniteError
 from serving.engine.events import Embedded, Event, Failed, Scored
 from serving.engine.prefill import Encoded
 from serving.engine.request import Request
-from serving.primitives.head import Head, pool, score
+from serving.primitives.head import Head, Span, States, score
 
 
 def not_finite(request: Request, what: str) -> Failed:
@@ -24,11 +24,13 @@ def answer(encoded: Encoded) -> list[Event]:
     kinds = [row.request.kind for row in encoded.rows]
     if all(kind == "generate" for kind in kinds):
         return []
-    mean_RD, first_RD = pool(encoded.hidden, encoded.lengths)
-    return _scored(encoded, mean_RD, first_RD) + _embedded(encoded, mean_RD)
+    stops = accumulate(encoded.lengths)
+    spans = [Span(stop - n, stop) for n, stop in zip(encoded.lengths, stops, strict=True)]
+    states = States(encoded.hidden, spans)
+    return _scored(encoded, states) + _embedded(encoded, states)
 
 
-def _scored(encoded: Encoded, mean_RD: Tensor, first_RD: Tensor) -> list[Event]:
+def _scored(encoded: Encoded, states: States) -> list[Event]:
     events: list[Event] = []
     indices: list[int] = []
     heads: list[Head] = []
@@ -42,10 +44,7 @@ def _scored(encoded: Encoded, mean_RD: Tensor, first_RD: Tensor) -> list[Event]:
         else:
             indices.append(i)
             heads.append(head)
-    if not heads:
-        return events
-    at = torch.tensor(indices, device=mean_RD.device)
-    for i, scores in zip(indices, score(mean_RD[at], first_RD[at], heads), strict=True):
+    for i, scores in zip(indices, score(states, indices, heads), strict=True):
         row = encoded.rows[i]
         values = scores.tolist()
         if scores.isfinite().all():
@@ -55,9 +54,11 @@ def _scored(encoded: Encoded, mean_RD: Tensor, first_RD: Tensor) -> list[Event]:
     return events
 
 
-def _embedded(encoded: Encoded, mean_RD: Tensor) -> list[Event]:
+def _embedded(encoded: Encoded, states: States) -> list[Event]:
     events: list[Event] = []
-    for row, vector in zip(encoded.rows, normalize(mean_RD, dim=1), strict=True):
+    if all(row.request.kind != "embed" for row in encoded.rows):
+        return events
+    for row, vector in zip(encoded.rows, normalize(states.mean, dim=1), strict=True):
         if row.request.kind != "embed":
             continue
         if vector.isfinite().all():

@@ -69,6 +69,7 @@ class Engine:
             self.config.torch_dtype,
             self._weights.device,
             self._weights.vectors,
+            self._weights.pooler,
         )
         self._cache = AdapterCache(
             loader, target, backbone.fingerprint, self.config.max_adapter_bytes

@@ -32,7 +32,9 @@ from serving.primitives.layout import PackedSite, SiteLayout
 class Weights:
     """Runnable stacks by name, their relative biases, and the output matrix (hidden, vocab).
 
-    ``vectors`` are the norms' and linear maps' vectors by canonical name, as they are stored.
+    ``vectors`` are the norms' and linear maps' vectors by canonical name, as they are stored;
+    ``pooler`` is the weight and bias of the backbone's own pooler in float32, where the folder
+    holds it.
     """
 
     layout: SiteLayout
@@ -42,6 +44,7 @@ class Weights:
     dtype: torch.dtype
     device: torch.device
     vectors: dict[str, Tensor]
+    pooler: tuple[Tensor, Tensor] | None
 
 
 @contextmanager
@@ -78,6 +81,10 @@ class _Checkpoint:
             for vector in backbone.shapes.anatomy.vectors
             if vector.name.endswith(".gain")
         }
+
+    def has(self, path: str) -> bool:
+        """True where the folder holds the parameter at ``path``."""
+        return path not in self._missing and self.find(path) is not None
 
     def get(self, path: str) -> Tensor:
         """The parameter at ``path``; raises IncompatibleError when the folder lacks it."""
@@ -116,7 +123,15 @@ def load_weights(backbone: Backbone, dtype: torch.dtype) -> Weights:
     places = backbone.shapes.anatomy.vectors
     found = {place.name: checkpoint.find(place.parameter_path) for place in places}
     vectors = {name: vector for name, vector in found.items() if vector is not None}
-    return Weights(layout, stacks, biases, lm_head, dtype, torch.device("cpu"), vectors)
+    pooler = _pooler(checkpoint, backbone.shapes.anatomy.pooler_path)
+    return Weights(layout, stacks, biases, lm_head, dtype, torch.device("cpu"), vectors, pooler)
+
+
+def _pooler(checkpoint: _Checkpoint, path: str | None) -> tuple[Tensor, Tensor] | None:
+    if path is None or not checkpoint.has(f"{path}.dense.weight"):
+        return None
+    weight, bias = (checkpoint.get(f"{path}.dense.{leaf}") for leaf in ("weight", "bias"))
+    return weight.float(), bias.float()
 
 
 def _norm(checkpoint: _Checkpoint, record: Norm, path: str) -> Normalisation:

@@ -1,8 +1,7 @@
 """The few effects every trained method reduces to, one file each.
 
 Each row of :data:`PRIMITIVES` names a function ``prepare(parts, tensors, target) -> Prepared``
-(``routing`` takes the prepared bank as well). Where a primitive runs some of its parts only, a row
-of :data:`LIMITS` names ``unserved(part) -> str | None``, which says what it does not run.
+(``routing`` takes the prepared bank as well).
 """
 
 from __future__ import annotations
@@ -16,8 +15,5 @@ PRIMITIVES: dict[str, str] = {
     "override": "serving.primitives.override:prepare",
     "head": "serving.primitives.head:prepare",
 }
-LIMITS: dict[str, str] = {
-    "head": "serving.primitives.head:unserved",
-}
 
-__all__ = ["LIMITS", "PRIMITIVES"]
+__all__ = ["PRIMITIVES"]

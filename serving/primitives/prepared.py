@@ -25,13 +25,15 @@ class Target:
     """The backbone that parts are prepared for: its packed sites, dtype and device.
 
     ``vectors`` are its norm gains and biases and the biases of linear maps by canonical name, as
-    the model stores them; what it does not have is not there.
+    the model stores them; what it does not have is not there. ``pooler`` is the weight (D, D) and
+    bias (D,) of its own pooler in float32, None where the checkpoint holds none.
     """
 
     layout: SiteLayout
     dtype: torch.dtype
     device: torch.device
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    pooler: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,6 @@ TABLES = (
     ("training.reference", "REFERENCES"),
     ("training.metrics", "METRICS"),
     ("serving.primitives", "PRIMITIVES"),
-    ("serving.primitives", "LIMITS"),
     ("serving.engine.policies", "POLICIES"),
     ("patchbay.cli", "COMMANDS"),
     ("benchmarks.__main__", "BENCHMARKS"),

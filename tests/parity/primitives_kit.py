@@ -19,13 +19,14 @@ from adapters_store.primitives.bottleneck import (
     BottleneckPart,
     Reads,
 )
+from adapters_store.primitives.head import HeadPart
 from adapters_store.primitives.low_rank import LowRankPart
 from adapters_store.primitives.override import OverridePart
 from adapters_store.primitives.scale import ScalePart
 from benchmarks.drive import Outcome
 from benchmarks.synthetic import MemoryLoader
 from serving.engine import Engine, EngineConfig, Request, Sampling, Token, Weights, load_weights
-from training.reference import applied
+from training.reference import Adapted, applied
 
 NUM_TOKENS = 6
 NUM_TOP = 5
@@ -122,14 +123,36 @@ KINDS: Mapping[str, Parts] = {
 }
 """What an adapter may hold; ``routing`` and the bare backbone are always there too."""
 
+HEADS: Mapping[str, Parts] = {
+    "head over the mean": lambda b: [HeadPart(num_labels=3, pooling="mean")],
+    "head over the first token": lambda b: [
+        HeadPart(num_labels=2, pooling="cls"),
+        *KINDS["low_rank"](b),
+    ],
+    "head over the last token": lambda b: [
+        HeadPart(num_labels=5, pooling="last", dense_size=7),
+        *KINDS["bottleneck of Pfeiffer"](b),
+    ],
+    "head over a dense layer": lambda b: [
+        HeadPart(num_labels=4, pooling="cls", dense_size=3),
+        *KINDS["scale of outputs"](b),
+    ],
+    "head over the pooler": lambda b: [
+        HeadPart(num_labels=3, pooling="pooled", dense_size=6),
+        *KINDS["override of norms"](b),
+    ],
+}
+"""Classifiers, alone and above other parts; the pooler's where there is one."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """Tokens with their most likely tokens' log-probabilities, or the mean of hidden states."""
+    """Tokens with their best log-probabilities, the mean of hidden states, or a head's scores."""
 
     tokens: list[int] = field(default_factory=list)
     logprobs: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     vector: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    scores: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 @dataclass
@@ -168,7 +191,7 @@ class World:
     def artefacts(self) -> dict[str, Artefact]:
         found = {
             kind: artefact_of(self.backbone, parts(self.backbone), seed=i)
-            for i, (kind, parts) in enumerate(KINDS.items())
+            for i, (kind, parts) in enumerate({**KINDS, **self.heads}.items())
         }
         return {**found, "routing": self._routing[1]}
 
@@ -179,6 +202,12 @@ class World:
         for artefact in self.artefacts.values():
             loader.add(artefact)
         return loader
+
+    @property
+    def heads(self) -> dict[str, Parts]:
+        """The classifiers that this backbone has a place for."""
+        has_pooler = self.backbone.shapes.anatomy.pooler_path is not None
+        return {kind: parts for kind, parts in HEADS.items() if "pooler" not in kind or has_pooler}
 
     @property
     def can_generate(self) -> bool:
@@ -202,6 +231,8 @@ class World:
 
     def request(self, name: str, kind: str | None, ids: tuple[int, ...]) -> Request:
         digest = None if kind is None else self.artefacts[kind].digest
+        if kind in HEADS:
+            return Request(name, "classify", digest, ids)
         if not self.can_generate:
             return Request(name, "embed", digest, ids)
         sampling = Sampling(max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=NUM_TOP)
@@ -211,23 +242,31 @@ class World:
         """What the reference answers for the artefact of that kind; None is the bare model."""
         key = (kind, ids)
         if key not in self._answers:
+            bank = self.bank if kind == "routing" else None
             if kind is None:
                 self._answers[key] = self._answer(ids)
             else:
-                bank = self.bank if kind == "routing" else None
                 with applied(self.model, self.backbone, self.artefacts[kind], bank) as adapted:
-                    self._answers[key] = self._answer(ids, sum(adapted.prompt_rows.values()))
+                    self._answers[key] = self._answer(ids, adapted, has_head=kind in HEADS)
         return self._answers[key]
 
     @torch.no_grad()
-    def _answer(self, ids: tuple[int, ...], num_prompt_rows: int = 0) -> Answer:
+    def _answer(
+        self, ids: tuple[int, ...], adapted: Adapted | None = None, *, has_head: bool = False
+    ) -> Answer:
         input_ids = torch.tensor([ids])
-        if not self.can_generate:
-            hidden = self.model(input_ids).last_hidden_state[0, num_prompt_rows:]
-            return Answer(vector=torch.nn.functional.normalize(hidden.mean(0), dim=0))
+        mask = torch.ones_like(input_ids)
+        if has_head or not self.can_generate:
+            reader = self.model.get_encoder() if self.is_encoder_decoder else self.model.base_model
+            hidden = reader(input_ids=input_ids, attention_mask=mask).last_hidden_state
+            if has_head:
+                assert adapted is not None
+                return Answer(scores=adapted.head(hidden, mask)[0])
+            mean = hidden[0, -len(ids) :].mean(0)
+            return Answer(vector=torch.nn.functional.normalize(mean, dim=0))
         found = self.model.generate(
             input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids),
+            attention_mask=mask,
             max_new_tokens=NUM_TOKENS,
             do_sample=False,
             num_beams=1,
@@ -241,15 +280,16 @@ class World:
         """Assert that an outcome is what the reference answers."""
         expected = self.expected(kind, ids)
         assert outcome.code is None, (kind, outcome.events)
-        if not self.can_generate:
-            assert outcome.vector is not None
-            found = torch.tensor(outcome.vector)
-            torch.testing.assert_close(found, expected.vector, atol=1e-5, rtol=0, msg=str(kind))
-            return
+        for found, wanted in (
+            (outcome.vector, expected.vector),
+            (outcome.scores, expected.scores),
+        ):
+            own = torch.tensor([] if found is None else found)
+            torch.testing.assert_close(own, wanted, atol=1e-5, rtol=1e-5)
         assert outcome.tokens == expected.tokens, kind
         tops = [e.top for e in outcome.events if isinstance(e, Token)]
-        found = torch.tensor([[p for _, p in top] for top in tops])
-        torch.testing.assert_close(found, expected.logprobs, atol=1e-4, rtol=0)
+        logprobs = torch.tensor([[p for _, p in top] for top in tops])
+        torch.testing.assert_close(logprobs, expected.logprobs, atol=1e-4, rtol=0)
 
     def close(self) -> None:
         for engine in self.engines:

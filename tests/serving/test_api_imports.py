@@ -22,7 +22,6 @@ from adapters_store.artefact import write_artefact
 from adapters_store.backbone import Backbone
 from adapters_store.formats.importing import import_from
 from adapters_store.formats.source import FolderSource
-from adapters_store.manifest import HeadPart, TaskSignature
 from adapters_store.primitives.prompt import PromptPart
 from serving.api.app import create_app
 
@@ -176,26 +175,19 @@ def test_a_rejected_adapter_is_refused_with_every_reason_and_nothing_is_stored(
 
 
 def test_what_the_engine_cannot_run_is_refused_before_anything_is_stored(
-    http: httpx.Client, byte_t5: Backbone, word_bert: Backbone, server: LiveServer, sources: Path
+    http: httpx.Client, byte_t5: Backbone, server: LiveServer, sources: Path
 ) -> None:
     prompt = adapter_of(byte_t5, PROMPT)
-    labels = TaskSignature(task="classification", labels=("a", "b"))
-    head = HeadPart(num_labels=2, pooling="pooled")
-    pooled = adapter_of(word_bert, head, signature=labels)
     before = stored(server)
-    for artefact, words in ((prompt, "primitive 'prompt'"), (pooled, "pooling 'pooled'")):
-        files = {"manifest": artefact.manifest.canonical, "data": artefact.data}
-        write_artefact(artefact, sources / artefact.digest[7:15])
-        for refused in (
-            http.post("/v1/adapters", data={"name": "up/prompt"}, files=files),
-            http.post(
-                "/v1/adapters",
-                json={"name": "up/prompt", "source": f"file://{sources}/{artefact.digest[7:15]}"},
-            ),
-        ):
-            assert refused.status_code == 422
-            assert refused.json()["error"]["code"] == "not_served"
-            assert words in refused.json()["error"]["message"]
+    files = {"manifest": prompt.manifest.canonical, "data": prompt.data}
+    write_artefact(prompt, sources / "prompt")
+    for refused in (
+        http.post("/v1/adapters", data={"name": "up/prompt"}, files=files),
+        http.post("/v1/adapters", json={"name": "up/prompt", "source": f"file://{sources}/prompt"}),
+    ):
+        assert refused.status_code == 422
+        assert refused.json()["error"]["code"] == "not_served"
+        assert "primitive 'prompt'" in refused.json()["error"]["message"]
     assert stored(server) == before
 
 
