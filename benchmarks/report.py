@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ class Report:
             path.write_text(self.as_json() + "\n")
 
     def table(self) -> str:
-        """The rows and ratios as text, headed by machine and configuration."""
+        """The rows and ratios as text, headed by machine and configuration.
+
+        Rows that follow each other with the same fields share a table.
+        """
         host = machine()
         head = [
             f"{self.name}: {host['cpu']}, {host['num_usable_cores']} usable cores, "
@@ -52,7 +56,8 @@ class Report:
             " ".join(f"{k}={v}" for k, v in self.config.items()),
         ]
         ratios = [{"ratio": k, "value": v} for k, v in self.ratios.items()]
-        return "\n".join([*head, "", columns(self.rows), "", columns(ratios)])
+        blocks = [columns(list(rows)) for _, rows in groupby(self.rows, key=list)]
+        return "\n\n".join(["\n".join(head), *blocks, columns(ratios)])
 
 
 def machine() -> dict[str, Any]:

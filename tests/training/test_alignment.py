@@ -59,8 +59,10 @@ def test_it_is_the_cosine_of_the_tasks_own_gradients(name: str, objective) -> No
 def test_shared_lora_has_one_alignment_and_a_bank_two(objective) -> None:
     lora = gradient_alignment(adapted("lora"), objective, ROWS)
     assert lora.shared == pytest.approx(lora.composed, abs=1e-6)
+    assert torch.allclose(lora.pairs, lora.composed_pairs, atol=1e-6)
     mhr = gradient_alignment(adapted("mhr"), objective, ROWS)
     assert mhr.shared != pytest.approx(mhr.composed, abs=1e-4)
+    assert mhr.composed == pytest.approx(float(mhr.composed_pairs[0, 1]), abs=1e-6)
 
 
 def test_the_same_task_twice_is_aligned_perfectly(objective) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from adapters_store.errors import UsageError
-from benchmarks.few_shot import difference
+from benchmarks.comparisons import difference
 from training.metrics import exact_match, rouge_l, scores
-from training.significance import paired_bootstrap
+from training.significance import pair_bootstrap, paired_bootstrap
 from training.suite.task import Example
 
 
@@ -70,3 +70,28 @@ def test_seeds_of_the_same_test_examples_are_not_counted_as_more_examples() -> N
         ]
 
     assert difference(rows(3), "a", "b", "m") == difference(rows(1), "a", "b", "m")
+
+
+def test_tables_of_pairs_differ_by_their_mean_off_the_diagonal() -> None:
+    first = [[9.0, 0.4, 0.4], [0.4, 9.0, 0.4], [0.4, 0.4, 9.0]]
+    second = [[0.0, 0.1, 0.1], [0.1, 0.0, 0.1], [0.1, 0.1, 0.0]]
+    found = pair_bootstrap(first, second, draws=200)
+    assert found.mean == pytest.approx(0.3)
+    assert found.high == pytest.approx(0.3)
+    assert found.is_clear
+
+
+def test_tasks_not_pairs_are_resampled() -> None:
+    noise = np.random.default_rng(1).normal(0, 1, 16)
+    table = noise[:, None] + noise[None, :]
+    by_task = pair_bootstrap(table.tolist(), np.zeros((16, 16)).tolist(), draws=2000)
+    pairs = table[~np.eye(16, dtype=bool)].tolist()
+    by_pair = paired_bootstrap([pairs], [[0.0] * len(pairs)], draws=2000)
+    assert by_task.mean == pytest.approx(by_pair.mean)
+    assert by_task.high - by_task.low > 2 * (by_pair.high - by_pair.low)
+
+
+@pytest.mark.parametrize("table", [[[1.0]], [[1.0, 2.0]]])
+def test_a_table_that_is_not_square_is_refused(table) -> None:
+    with pytest.raises(ValueError, match="square of at least 2"):
+        pair_bootstrap(table, table)
