@@ -23,7 +23,7 @@ from training.sampler import TaskBalancedSampler
 from training.significance import pair_bootstrap
 
 FOLDER = Path("runs") / "alignment"
-STEPS, EVERY, SEEDS = 480, 60, 2
+STEPS, EVERY, SEEDS = 480, 60, 1
 NUM_TASKS, NUM_ROWS = 16, 8
 METHODS = {
     "shared LoRA": MethodSection(name="lora", rank=8, sites=SITES),
@@ -72,10 +72,11 @@ def measured(name: str, steps: int, every: int, seed: int, folder: Path) -> list
     return found
 
 
-def late_pairs(runs: list[list[Measurement]], view: str) -> np.ndarray[Any, Any]:
+def late_pairs(runs: list[list[Measurement]], view: str) -> list[list[float]]:
     """Cosines of every pair of tasks (N, N), the mean of the second half of all runs."""
-    late = [row for rows in runs for row in rows[len(rows) // 2 :]]
-    return np.mean([row["pairs"][view] for row in late], axis=0)
+    late = [row["pairs"][view] for rows in runs for row in rows[len(rows) // 2 :]]
+    found: list[list[float]] = np.mean(late, axis=0).tolist()
+    return found
 
 
 def run(*, quick: bool) -> Report:
@@ -101,12 +102,13 @@ def _run(folder: Path, *, steps: int, every: int, seeds: int) -> Report:
                 line[view] = float(np.mean([row[view] for row in at]))
             report.rows.append(line)
         for view in VIEWS:
-            square = late_pairs(runs, view)
+            square = np.asarray(late_pairs(runs, view))
             key = f"{name.lower().replace(' ', '_')}_{view}"
             report.ratios[key] = float(square[~np.eye(len(square), dtype=bool)].mean())
     for first, second in PAIRS:
         for view in VIEWS:
-            found = pair_bootstrap(*(late_pairs(by_method[n], view) for n in (first, second)))
+            left, right = (late_pairs(by_method[name], view) for name in (first, second))
+            found = pair_bootstrap(left, right)
             key = f"{first} - {second} {view}".lower().replace(" ", "_")
             report.ratios |= {key: found.mean, f"{key}_low": found.low, f"{key}_high": found.high}
     return report

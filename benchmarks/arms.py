@@ -69,12 +69,12 @@ START_ARMS = (
 )
 """The routed arms of MHR from every other start than the uniform mix."""
 START_PAIRS = tuple((arm.name, arm.name.partition(" ")[0]) for arm in START_ARMS)
-LIBRARY_ARM = Arm("library learned", "z", "library")
-"""A routing over a library of the seen tasks' own LoRAs, learnt from the uniform average."""
+LIBRARY_ARMS = (Arm("library routing", "z", "library"), Arm("library soup", "soup", "library"))
+"""Over a library of the seen tasks' own LoRAs, from their uniform average."""
 LIBRARY_PAIRS = (
-    ("MHR-z", LIBRARY_ARM.name),
-    ("Poly-z", LIBRARY_ARM.name),
-    (LIBRARY_ARM.name, "private LoRA"),
+    ("MHR-z", "library routing"),
+    ("MHR-z", "library soup"),
+    ("library soup", "library routing"),
 )
 IA3_SITES = ("self.k", "self.v", "cross.k", "cross.v", "ffn.out")
 RATES = {"ia3": IA3_RATE}
@@ -89,13 +89,15 @@ def pretraining(
     ``random`` is a bank whose routing was drawn once per task and never trained.
     """
     ia3 = IA3_SITES if has_cross else tuple(s for s in IA3_SITES if not s.startswith("cross"))
-    bank = {"rank": rank, "num_skills": num_skills, "sites": tuple(sites)}
+    mhr = MethodSection(
+        name="mhr", rank=rank, num_skills=num_skills, num_heads=num_heads, sites=tuple(sites)
+    )
     return {
         "lora": MethodSection(name="lora", rank=rank, sites=tuple(sites)),
         "ia3": MethodSection(name="ia3", sites=ia3),
-        "poly": MethodSection(name="poly", **bank),
-        "mhr": MethodSection(name="mhr", num_heads=num_heads, **bank),
-        "random": MethodSection(name="mhr", num_heads=num_heads, has_random_routing=True, **bank),
+        "poly": mhr.model_copy(update={"name": "poly", "num_heads": 1}),
+        "mhr": mhr,
+        "random": mhr.model_copy(update={"has_random_routing": True}),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import zero_shot
 from benchmarks.arms import (
     ARMS,
-    LIBRARY_ARM,
+    LIBRARY_ARMS,
     LIBRARY_PAIRS,
     PAIRS,
     START_ARMS,
@@ -83,7 +83,7 @@ def run_parts(study: Study, teacher: Teacher) -> Report:
     config, metric = study.comparison.config, study.comparison.metrics[0]
     methods = {**study.methods, "library": library(config.rank, config.sites)}
     made = sources(methods, study.recipe, study.seen, study.folder, teacher.backbone)
-    comparison = replace(study.comparison, arms=(*ARMS, *START_ARMS, LIBRARY_ARM))
+    comparison = replace(study.comparison, arms=(*ARMS, *START_ARMS, *LIBRARY_ARMS))
     rows = run_cells(study.names, study.draw, teacher, made, comparison, study.folder)
     train = study.recipe.train.model_copy(update={"steps": study.zero_shot_steps})
     unseen = zero_shot.run_arms(

@@ -93,9 +93,13 @@ def few_shot(name: str, seed: int) -> Task:
     """A test task: train and dev drawn from its pool by seed, the test rows always the same."""
     pool = list(_rows()[name, "pool"])
     random.Random(f"{name}/{seed}").shuffle(pool)
-    train, dev = pool[:NUM_FEW], pool[NUM_FEW : NUM_FEW + NUM_DEV]
-    test = _rows()[name, "test"][:NUM_TEST]
-    return Task(name, *([_example(row) for row in part] for part in (train, dev, test)))
+    parts = (
+        pool[:NUM_FEW],
+        pool[NUM_FEW : NUM_FEW + NUM_DEV],
+        _rows()[name, "test"][:NUM_TEST],
+    )
+    train, dev, test = ([_example(row) for row in part] for part in parts)
+    return Task(name, train, dev, test)
 
 
 def recipe(steps: int) -> Recipe:

@@ -64,8 +64,8 @@ def pair_bootstrap(
 ) -> Difference:
     """Compare two square tables of what holds between tasks, resampling the tasks.
 
-    ``first[i][j]`` and ``second[i][j]`` are of the same pair of tasks; the diagonal, and a task
-    drawn beside itself, are left out. Raises ValueError where shapes differ or are not square.
+    ``first[i][j]`` and ``second[i][j]`` are of the same pair of tasks; the diagonal, a task drawn
+    beside itself, and a draw of one task alone are left out. Raises ValueError where shapes differ or are not square.
     """
     table = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     number = len(table)
@@ -75,7 +75,8 @@ def pair_bootstrap(
     chosen = generator.integers(0, number, (draws, number))
     left, right = chosen[:, :, None], chosen[:, None, :]
     counted = left != right
-    drawn = (table[left, right] * counted).sum((1, 2)) / counted.sum((1, 2)).clip(1)
+    counts = counted.sum((1, 2))
+    drawn = (table[left, right] * counted).sum((1, 2))[counts > 0] / counts[counts > 0]
     low, high = np.percentile(drawn, [2.5, 97.5])
     mean = float(table[~np.eye(number, dtype=bool)].mean())
     return Difference(mean, float(low), float(high), float((drawn <= 0).mean()))

@@ -10,7 +10,7 @@ import pytest
 from training_kit import tiny_recipe
 
 from benchmarks import zero_shot
-from benchmarks.arms import ARMS, LIBRARY_ARM, PAIRS, START_ARMS, STARTS, pretraining
+from benchmarks.arms import ARMS, LIBRARY_ARMS, PAIRS, START_ARMS, STARTS, pretraining
 from benchmarks.few_shot import Comparison, kept_artefacts, learn
 from benchmarks.sources import sources
 from benchmarks.study import Study, quickened, run_parts
@@ -22,7 +22,7 @@ from training.run import Run, read_recipe
 from training.sources import load_tasks, suite_task
 
 SITES = ("self.q", "ffn.out")
-FEW_SHOT_ARMS = (*ARMS, *START_ARMS, LIBRARY_ARM)
+FEW_SHOT_ARMS = (*ARMS, *START_ARMS, *LIBRARY_ARMS)
 MHR_Z = next(arm for arm in ARMS if arm.name == "MHR-z")
 
 
