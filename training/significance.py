@@ -65,7 +65,8 @@ def pair_bootstrap(
     """Compare two square tables of what holds between tasks, resampling the tasks.
 
     ``first[i][j]`` and ``second[i][j]`` are of the same pair of tasks; the diagonal, a task drawn
-    beside itself, and a draw of one task alone are left out. Raises ValueError where shapes differ or are not square.
+    beside itself, and a draw of one task alone are left out. Raises ValueError where shapes differ
+    or are not square.
     """
     table = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     number = len(table)
