@@ -104,7 +104,7 @@ def planned(
         Plan(name, partial(_task, name, parts, tuple(group), caps, section, labels))
         for task, parts in tasks.items()
         for end, group in prompts.items()
-        for name in [task if end is None else publishable(f"{task}.{end}")]
+        for name in [task if end is None else publishable(f"{task}.{publishable(end)}")]
     ]
 
 
