@@ -19,6 +19,7 @@ from training.compile import compile_task, signature
 from training.evaluation import accuracy, predictions
 from training.inits import Init, choose_routing
 from training.injection import eject
+from training.lengths import fitted, limits_of
 from training.loop import fit
 from training.methods.routing import Granularity
 from training.metrics import check_metric
@@ -26,7 +27,7 @@ from training.model import AdaptedModel
 from training.objectives import build_objective
 from training.objectives.base import Objective
 from training.provenance import lineage
-from training.recipe import BackboneSection, ObjectiveName, TrainSection
+from training.recipe import BackboneSection, LongInput, ObjectiveName, TrainSection
 from training.restore import check_backbone, restore
 from training.sampler import TaskBalancedSampler
 from training.starts import ROUTED, Mode, checked_init, parents, start
@@ -40,8 +41,8 @@ class AdaptConfig:
     ``mode``: ``z`` learns a routing over the bank, ``mu`` tunes the bank's average, ``full`` tunes
     every skill and a routing, ``soup`` learns an average of a library's adapters, ``lora`` and
     ``ia3`` start afresh at ``sites``. ``gate`` and ``granularity`` are the routing's; None follows
-    the bank's training. ``eval_every`` picks the step of the best ``metric`` on dev; without it, or
-    without a dev split, the last stands.
+    the bank's training. ``on_long_input`` is as in a recipe. ``eval_every`` picks the step of the
+    best ``metric`` on dev; without it, or without a dev split, the last stands.
     """
 
     mode: Mode = "z"
@@ -58,6 +59,7 @@ class AdaptConfig:
     sites: tuple[str, ...] = ("all",)
     max_input_tokens: int = 128
     max_output_tokens: int = 64
+    on_long_input: LongInput | None = None
     metric: str = "exact_match"
     seed: int = 0
 
@@ -119,6 +121,9 @@ class Teacher:
         is_routed = config.mode in ROUTED
         init = checked_init(config.mode, config.init, config.gate, config.granularity)
         check_metric(config.metric)
+        limits = (config.max_input_tokens, config.max_output_tokens)
+        rule = limits_of(self.kind, *limits, config.on_long_input)
+        task, notes = fitted(task, self.tokenizer, rule)
         torch.manual_seed(config.seed)
         if source is not None:
             check_backbone(source, self.backbone)
@@ -143,8 +148,9 @@ class Teacher:
                     adapted, self.objective(task, config), task, init, source, neighbours
                 )
             metrics = self._fit(adapted, task, config)
+            if notes:
+                metrics["rows"] = notes
             routed_over = source if config.mode == "z" else None
-            limits = (config.max_input_tokens, config.max_output_tokens)
             artefact = compile_task(
                 adapted,
                 0,

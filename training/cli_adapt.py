@@ -16,6 +16,7 @@ MODES = ("z", "mu", "full", "soup", "lora", "ia3")
 INITS = ("auto", "uniform", "nearest", "blend", "gradient", "embedding")
 GATES = ("sigmoid", "softmax", "relaxed_bernoulli", "straight_through")
 GRANULARITIES = ("site", "block", "layer", "stack", "global")
+LONG_INPUT = ("error", "cut", "drop")
 OBJECTIVES = ("text2text", "classification", "choice")
 
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -68,6 +69,11 @@ _data = click.option(
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--max-input-tokens", type=_count, default=128, show_default=True)
 @click.option("--max-output-tokens", type=_count, default=64, show_default=True)
+@click.option(
+    "--on-long-input",
+    type=click.Choice(LONG_INPUT),
+    help="Rows over the limits. Default: error, but classification cuts inputs.",
+)
 @json_option
 @store_option
 def adapt(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,3 +35,14 @@ def progress(steps: int, *, is_shown: bool = True) -> Iterator[Report | None]:
 def _print_line(record: dict[str, Any]) -> None:
     shown = "  ".join(f"{key} {record[key]:.4g}" for key in _SHOWN if key in record)
     print(f"step {record['step']}  {shown}", file=sys.stderr, flush=True)
+
+
+def tell(notes: Mapping[str, Mapping[str, int]]) -> None:
+    """Say on stderr how many rows of each task were skipped, cut or dropped."""
+    for task, counts in notes.items():
+        told = ", ".join(
+            f"{count} {part} rows {what}"
+            for name, count in counts.items()
+            for part, what in [name.split("_")]
+        )
+        print(f"task {task}: {told}", file=sys.stderr, flush=True)

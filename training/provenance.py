@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from adapters_store.canonical import canonical_json, digest_of
+from adapters_store.errors import TrainingError
 from adapters_store.ledger.lineage import Lineage
 from training.examples import Examples, spelling
 from training.task import Task
@@ -58,6 +60,36 @@ def data_digest(tasks: Iterable[Task]) -> str:
             for example in part:
                 digest.update(spelling(example))
     return "sha256:" + digest.hexdigest()
+
+
+def data_record(tasks: Sequence[Task], notes: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """What a run's environment holds of its data: the digest, and by task the numbers of rows.
+
+    ``notes`` counts the rows that were skipped, cut or dropped.
+    """
+    rows = {
+        task.name: {
+            "train": len(task.train),
+            "dev": len(task.dev),
+            "test": len(task.test),
+            **notes.get(task.name, {}),
+        }
+        for task in tasks
+    }
+    return {"data": data_digest(tasks), "rows": rows}
+
+
+def check_same_data(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raise TrainingError where a run would go on with other data than it began with."""
+    if before.get("data") in (None, now["data"]):
+        return
+    rows = before.get("rows", {})
+    changed = [name for name, counts in now["rows"].items() if rows.get(name) != counts]
+    raise TrainingError(
+        f"the data of the run in {folder} changed since it began: digest {before['data']}, now "
+        f"{now['data']}; other numbers of rows: {', '.join(changed[:5]) or 'none'}",
+        hint="Restore the data, or train it from the start in another folder.",
+    )
 
 
 def lineage(

@@ -14,6 +14,7 @@ from training.sources.sections import Section
 from training.sources.sections import TasksSection as TasksSection
 
 ObjectiveName = Literal["text2text", "classification", "choice"]
+LongInput = Literal["error", "cut", "drop"]
 
 
 class BackboneSection(Section):
@@ -81,6 +82,8 @@ class Recipe(Section):
     """One training run. Every field has its default here; unknown fields are errors.
 
     ``metric`` is a row of :data:`~training.metrics.METRICS`, by which dev is scored.
+    ``on_long_input`` says what becomes of rows over the token limits; by default they are refused,
+    but classification cuts inputs. What is cut or left out is counted and told.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Recipe(Section):
     metric: str = "exact_match"
     max_input_tokens: int = Field(default=128, ge=1)
     max_output_tokens: int = Field(default=64, ge=1)
+    on_long_input: LongInput | None = None
     backbone: BackboneSection
     tasks: TasksSection = TasksSection()
     method: MethodSection = MethodSection()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from adapters_store.errors import NotFoundError, UsageError
 from training import backbones, checkpoint
 from training.evaluation import accuracy
 from training.injection import select_sites
+from training.lengths import Notes, fitted, limits_of
 from training.loop import Outcome, Report, fit
 from training.methods import MethodConfig
 from training.metrics import check_metric
@@ -21,7 +22,8 @@ from training.mixing import build_sampler
 from training.model import AdaptedModel
 from training.objectives import build_objective
 from training.objectives.base import Objective
-from training.provenance import data_digest, environment
+from training.progress import tell
+from training.provenance import check_same_data, data_record, environment
 from training.recipe import Recipe, parse_recipe
 from training.sampler import Curriculum
 from training.sources import load_tasks
@@ -54,6 +56,8 @@ def train_recipe(
     """Build the recipe's run on each worker and train it in ``folder``, as :meth:`Run.train`."""
     with workers.agreeing():
         run = Run.build(recipe, is_begun=checkpoint.latest_step(folder) is not None)
+    if workers.is_main:
+        tell(run.notes)
     return run.train(folder, report, workers=workers, is_asked_to_stop=is_asked_to_stop)
 
 
@@ -66,6 +70,7 @@ class Run:
     model: AdaptedModel
     objective: Objective
     tokenizer: Any
+    notes: dict[str, Notes] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -120,7 +125,15 @@ class Run:
             max_output_tokens=recipe.max_output_tokens,
             labels=[task.labels for task in tasks],
         )
-        return cls(recipe, tasks, adapted, objective, tokenizer)
+        limits = limits_of(
+            recipe.objective,
+            recipe.max_input_tokens,
+            recipe.max_output_tokens,
+            recipe.on_long_input,
+        )
+        fits = [fitted(task, tokenizer, limits) for task in tasks]
+        notes = {task.name: found for task, found in fits if found}
+        return cls(recipe, [task for task, _ in fits], adapted, objective, tokenizer, notes)
 
     @classmethod
     def restored(cls, folder: Path) -> Run:
@@ -151,6 +164,16 @@ class Run:
         scores = {index: score for share in shares for index, score in share.items()}
         return {self.tasks[index].name: scores[index] for index in indices}
 
+    def _record(self, folder: Path, num_workers: int) -> None:
+        """Write the recipe and the environment; raises TrainingError where the data changed."""
+        path = folder / "environment.json"
+        record = environment() | data_record(self.tasks, self.notes) | {"workers": num_workers}
+        if checkpoint.latest_step(folder) is not None and path.exists():
+            check_same_data(json.loads(path.read_text(encoding="utf-8")), record, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE_FILE).write_text(self.recipe.model_dump_json(indent=2) + "\n")
+        path.write_text(json.dumps(record, indent=2) + "\n")
+
     def train(
         self,
         folder: Path,
@@ -166,11 +189,9 @@ class Run:
         """
         train = self.recipe.train
         workers = workers or Workers(train.mixed_precision)
-        if workers.is_main:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / RECIPE_FILE).write_text(self.recipe.model_dump_json(indent=2) + "\n")
-            record = environment() | {"data": data_digest(self.tasks), "workers": workers.size}
-            (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
+        with workers.agreeing():
+            if workers.is_main:
+                self._record(folder, workers.size)
         sampler = build_sampler(
             self.tasks,
             train.rows_per_step,

@@ -199,3 +199,14 @@ def test_faults_are_typed(published: Published, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", "phrase-kebab", train=2)
     with pytest.raises(UsageError, match="adapts a bank"):
         invoke(adapt, "--backbone", backbone, "--data", rows, "--store", store, "--name", "a/x")
+
+
+def test_adapt_refuses_long_rows_or_leaves_them_out(published: Published, tmp_path: Path) -> None:
+    rows = [{"input": "a", "output": "b"}, {"input": "long " * 30, "output": "b"}]
+    data = write_json(tmp_path / "rows.jsonl", rows)
+    common = ("--backbone", published.folder / "backbone", "--store", tmp_path / "store", "--json")
+    given = (*common, "--data", data, "--mode", "lora", "--steps", 1, "--name", "acme/one")
+    with pytest.raises(TrainingError, match=r"task 'one', train row 1 \(.*line 2\): input of 151"):
+        invoke(adapt, *given)
+    (row,) = json.loads(invoke(adapt, *given, "--on-long-input", "drop"))
+    assert row["metrics"]["rows"] == {"train_dropped": 1}
