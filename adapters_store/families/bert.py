@@ -16,22 +16,19 @@ from adapters_store.families.anatomy import (
     norm_vectors,
 )
 from adapters_store.families.architecture import (
-    Activation,
     Architecture,
     Embedding,
     Norm,
     Stack,
 )
-from adapters_store.families.config import check_no_cross_attention, divided, positive_int
+from adapters_store.families.config import (
+    activation_of,
+    check_no_cross_attention,
+    divided,
+    positive_int,
+)
 from adapters_store.families.family import Family
 from adapters_store.families.site import Site
-
-_ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-}
 
 
 def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
@@ -55,9 +52,6 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     position = config.get("position_embedding_type", "absolute")
     if position not in ("absolute", None):
         raise IncompatibleError(f"position_embedding_type is {position!r}; expected 'absolute'")
-    activation = str(config.get("hidden_act", "gelu"))
-    if activation not in _ACTIVATIONS:
-        raise IncompatibleError(f"hidden_act {activation!r}; known: {sorted(_ACTIVATIONS)}")
     head_dim = divided(config, "hidden_size", "num_attention_heads")
     encoder = Stack(
         name="encoder",
@@ -69,7 +63,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
         is_causal=False,
         has_cross=False,
         is_gated=False,
-        activation=_ACTIVATIONS[activation],
+        activation=activation_of(config, "hidden_act", "gelu"),
         norm=Norm("layer", float(config.get("layer_norm_eps", 1e-12)), "post"),
         embedding=Embedding(
             token_path="embeddings.word_embeddings",
@@ -90,7 +84,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
         lm_head_scale=1.0,
         max_positions=positive_int(config, "max_position_embeddings"),
         pad_token_id=int(config.get("pad_token_id", 0)),
-        eos_token_id=None,
+        eos_token_ids=(),
         decoder_start_token_id=None,
     )
 

@@ -6,6 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters_store.errors import IncompatibleError, InvalidArtefactError
+from adapters_store.families.architecture import Activation
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+}
+"""What the engine computes by the names that configurations give it."""
 
 
 def positive_int(config: Mapping[str, Any], key: str) -> int:
@@ -42,3 +53,33 @@ def check_no_cross_attention(config: Mapping[str, Any]) -> None:
         raise IncompatibleError(
             "add_cross_attention is set in config.json; expected a model of one stack"
         )
+
+
+def activation_of(config: Mapping[str, Any], key: str, default: str) -> Activation:
+    """The activation under ``key``; raises IncompatibleError for one that the engine lacks."""
+    name = str(config.get(key, default))
+    if name not in ACTIVATIONS:
+        raise IncompatibleError(f"{key} {name!r}; known: {sorted(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def token_ids(config: Mapping[str, Any], key: str, default: int | None = None) -> tuple[int, ...]:
+    """The token ids under ``key``: a number, a list of them, or null for none."""
+    value = config.get(key, default)
+    found = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(one, int) and not isinstance(one, bool) for one in found):
+        raise InvalidArtefactError(f"{key} in config.json is {value!r}; expected token ids")
+    return tuple(found)
+
+
+def token_id(config: Mapping[str, Any], key: str, default: int) -> int:
+    """The first token id under ``key``; ``default`` where it is missing or null."""
+    return next(iter(token_ids(config, key)), default)
+
+
+def optional_float(config: Mapping[str, Any], key: str, default: float | None) -> float | None:
+    """A number; ``default`` where the key is missing, None where it is null."""
+    value = config.get(key, default)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InvalidArtefactError(f"{key} in config.json is {value!r}; expected a number")
+    return None if value is None else float(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adapters_store.errors import IncompatibleError
 from adapters_store.families.anatomy import (
     Anatomy,
     Attention,
@@ -16,17 +15,15 @@ from adapters_store.families.anatomy import (
     norm_vectors,
 )
 from adapters_store.families.architecture import (
-    Activation,
     Architecture,
     Embedding,
     Norm,
     Stack,
 )
-from adapters_store.families.config import divided, positive_int
+from adapters_store.families.config import activation_of, divided, positive_int
 from adapters_store.families.family import Family
 from adapters_store.families.site import Site
 
-_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "relu": "relu"}
 _EPS = 1e-12
 
 
@@ -50,9 +47,6 @@ def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
 
 def architecture(config: Mapping[str, Any]) -> Architecture:
     """The runner's record of a DistilBERT encoder."""
-    activation = str(config.get("activation", "gelu"))
-    if activation not in _ACTIVATIONS:
-        raise IncompatibleError(f"activation {activation!r}; known: {sorted(_ACTIVATIONS)}")
     head_dim = divided(config, "dim", "n_heads")
     encoder = Stack(
         name="encoder",
@@ -64,7 +58,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
         is_causal=False,
         has_cross=False,
         is_gated=False,
-        activation=_ACTIVATIONS[activation],
+        activation=activation_of(config, "activation", "gelu"),
         norm=Norm("layer", _EPS, "post"),
         embedding=Embedding(
             token_path="embeddings.word_embeddings",
@@ -84,7 +78,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
         lm_head_scale=1.0,
         max_positions=positive_int(config, "max_position_embeddings"),
         pad_token_id=int(config.get("pad_token_id", 0)),
-        eos_token_id=None,
+        eos_token_ids=(),
         decoder_start_token_id=None,
     )
 

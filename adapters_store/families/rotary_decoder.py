@@ -21,8 +21,11 @@ from adapters_store.families.anatomy import (
     bias_vectors,
     norm_vectors,
 )
+from adapters_store.families.architecture import Architecture
 from adapters_store.families.config import divided, positive_int
 from adapters_store.families.family import Family
+from adapters_store.families.rotary_runner import Traits
+from adapters_store.families.rotary_runner import architecture as runner_of
 from adapters_store.families.site import Site
 
 Config = Mapping[str, Any]
@@ -47,7 +50,8 @@ class RotaryDecoder:
 
     ``bias_roles`` always have a bias; ``bias_keys`` names, per sub-layer, the setting that gives
     its other linear maps one. ``has_qk_norms`` norms each head's queries and keys;
-    ``has_post_norms`` norms what a sub-layer adds as well as what it reads. The defaults are what
+    ``has_post_norms`` norms what a sub-layer adds as well as what it reads. ``traits`` are what
+    only the engine asks. The defaults are what
     the model type means by a key that config.json leaves out; without one, and for null, the head
     width follows from the hidden width and every query head has its own keys.
     """
@@ -59,10 +63,23 @@ class RotaryDecoder:
     has_post_norms: bool = False
     default_head_dim: int | None = None
     default_kv_heads: int | None = None
+    traits: Traits = field(default_factory=Traits)
 
     def family(self) -> Family:
-        """The record; the engine runs no rotary decoder yet."""
-        return Family(self.name, self.sites, self.anatomy, prefixes=PREFIXES)
+        """The record."""
+        return Family(
+            self.name, self.sites, self.anatomy, runner=self.architecture, prefixes=PREFIXES
+        )
+
+    def architecture(self, config: Config) -> Architecture:
+        """The runner's record of the whole model."""
+        return runner_of(
+            self.traits,
+            config,
+            self._heads(config),
+            has_qk_norms=self.has_qk_norms,
+            has_post_norms=self.has_post_norms,
+        )
 
     def sites(self, config: Config) -> tuple[Site, ...]:
         """Every linear site in execution order: q k v o, gate in out."""

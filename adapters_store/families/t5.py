@@ -24,16 +24,9 @@ from adapters_store.families.architecture import (
     RelativeBias,
     Stack,
 )
-from adapters_store.families.config import positive_int
+from adapters_store.families.config import ACTIVATIONS, positive_int, token_id, token_ids
 from adapters_store.families.family import Family
 from adapters_store.families.site import Site
-
-_ACTIVATIONS: dict[str, Activation] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "silu": "silu",
-}
 
 
 def _layers(config: Mapping[str, Any], stack: str) -> int:
@@ -51,12 +44,12 @@ def _feed_forward(config: Mapping[str, Any]) -> tuple[bool, Activation]:
     name = projection.removeprefix("gated-")
     if projection == "gated-gelu":
         name = "gelu_new"
-    if name not in _ACTIVATIONS:
+    if name not in ACTIVATIONS:
         raise IncompatibleError(
             f"feed_forward_proj {projection!r} has an activation that is not supported; "
-            f"known: {sorted(_ACTIVATIONS)}"
+            f"known: {sorted(ACTIVATIONS)}"
         )
-    return is_gated, _ACTIVATIONS[name]
+    return is_gated, ACTIVATIONS[name]
 
 
 def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
@@ -85,7 +78,7 @@ def sites(config: Mapping[str, Any]) -> tuple[Site, ...]:
     return tuple(found)
 
 
-def _relative_bias(config: Mapping[str, Any], stack: str, layer: int) -> RelativeBias:
+def _relative_bias(config: Mapping[str, Any], stack: str, layer: int | str) -> RelativeBias:
     """The bias of one layer's self-attention: its own in UMT5, else the first layer's."""
     owner = layer if config.get("model_type") == "umt5" else 0
     return RelativeBias(
@@ -97,11 +90,7 @@ def _relative_bias(config: Mapping[str, Any], stack: str, layer: int) -> Relativ
 
 
 def architecture(config: Mapping[str, Any]) -> Architecture:
-    """The runner's record of a T5-style model; raises for UMT5, whose every layer has a bias."""
-    if config.get("model_type") == "umt5":
-        raise IncompatibleError(
-            "the engine does not run umt5: it has a relative position bias in every layer"
-        )
+    """The runner's record of a T5-style model."""
     is_gated, activation = _feed_forward(config)
     stacks = []
     for name in ("encoder", "decoder"):
@@ -121,25 +110,31 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
                 activation=activation,
                 norm=Norm("rms", float(config.get("layer_norm_epsilon", 1e-6)), "pre"),
                 embedding=Embedding(token_path="shared"),
-                relative_bias=_relative_bias(config, name, 0),
+                relative_bias=_relative_bias(config, name, "{i}"),
                 self_norm_path=f"{block}.0.layer_norm",
                 cross_norm_path=f"{block}.1.layer_norm" if is_decoder else None,
                 ffn_norm_path=f"{block}.{2 if is_decoder else 1}.layer_norm",
                 final_norm_path=f"{name}.final_layer_norm",
             )
         )
-    is_tied = bool(config.get("tie_word_embeddings", True))
-    is_scaled = bool(config.get("scale_decoder_outputs", is_tied))
     return Architecture(
         stacks=tuple(stacks),
         vocab_size=positive_int(config, "vocab_size"),
         lm_head_path="lm_head",
-        lm_head_scale=float(positive_int(config, "d_model")) ** -0.5 if is_scaled else 1.0,
+        lm_head_scale=float(positive_int(config, "d_model")) ** -0.5 if _is_scaled(config) else 1.0,
         max_positions=None,
-        pad_token_id=int(config.get("pad_token_id", 0)),
-        eos_token_id=int(config.get("eos_token_id", 1)),
-        decoder_start_token_id=int(config.get("decoder_start_token_id") or 0),
+        pad_token_id=token_id(config, "pad_token_id", 0),
+        eos_token_ids=token_ids(config, "eos_token_id", 1),
+        decoder_start_token_id=token_id(config, "decoder_start_token_id", 0),
     )
+
+
+def _is_scaled(config: Mapping[str, Any]) -> bool:
+    """Whether logits are scaled by the width: by its setting in T5, always in UMT5."""
+    if config.get("model_type") != "t5":
+        return config.get("model_type") == "umt5"
+    is_tied = bool(config.get("tie_word_embeddings", True))
+    return bool(config.get("scale_decoder_outputs", is_tied))
 
 
 def anatomy(config: Mapping[str, Any]) -> Anatomy:

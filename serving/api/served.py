@@ -34,7 +34,7 @@ class ServedBackbone:
     @property
     def can_generate(self) -> bool:
         """True for backbones with a language-model head."""
-        return self.backbone.architecture.lm_head_path is not None
+        return self.backbone.architecture.can_generate
 
     async def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a prompt; long texts are tokenised off the event loop."""

@@ -49,7 +49,7 @@ def build_core(spec: CoreSpec, backbone: Backbone) -> Iterator[Core]:
 def warm_up(engine: Engine) -> None:
     """Run one tiny row of the bare backbone; raises UnavailableError when that fails."""
     architecture = engine.backbone.architecture
-    kind: RequestKind = "generate" if architecture.lm_head_path is not None else "embed"
+    kind: RequestKind = "generate" if architecture.can_generate else "embed"
     token = min(3, architecture.vocab_size - 1)
     sampling = Sampling(max_tokens=2, ignore_eos=True)
     engine.submit(Request(WARM_UP_ID, kind, None, (token, token), sampling))

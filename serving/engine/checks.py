@@ -38,7 +38,7 @@ def _problem(row: Row, architecture: Architecture, config: EngineConfig) -> str 
 
 def _generation_problem(row: Row, architecture: Architecture, config: EngineConfig) -> str | None:
     sampling = row.request.sampling
-    if architecture.decoder_start_token_id is None:
+    if not architecture.can_generate:
         return "this backbone has no decoder; it serves classify and embed"
     if sampling.max_tokens > config.max_output_tokens:
         return f"max_tokens is {sampling.max_tokens}; the limit is {config.max_output_tokens}"
@@ -52,4 +52,11 @@ def _generation_problem(row: Row, architecture: Architecture, config: EngineConf
     allowed = frozenset(sampling.allowed_token_ids)
     if allowed and sampling.min_tokens > 0 and allowed <= row.ends:
         return "allowed_token_ids only end the row, which min_tokens forbids"
+    if architecture.max_positions is not None:
+        own = row.num_input if architecture.is_decoder_only else 0
+        if own + sampling.max_tokens > architecture.max_positions:
+            return (
+                f"input and answer have up to {own} + {sampling.max_tokens} tokens; this backbone "
+                f"takes {architecture.max_positions}"
+            )
     return None

@@ -24,8 +24,7 @@ def end_tokens(backbone: Backbone) -> frozenset[int]:
             return _ids(document, f"{path}")
     if backbone.config.get("eos_token_id") is not None:
         return _ids(backbone.config, f"{backbone.folder / 'config.json'}")
-    own = backbone.architecture.eos_token_id
-    return frozenset() if own is None else frozenset({own})
+    return frozenset(backbone.architecture.eos_token_ids)
 
 
 def _ids(document: Mapping[str, Any], where: str) -> frozenset[int]:

@@ -22,7 +22,7 @@ from serving.engine.config import EngineConfig
 from serving.engine.draw import select
 from serving.engine.endings import end_tokens
 from serving.engine.events import Event, Failed, Finished, Reason, Searched, Token
-from serving.engine.prefill import encode
+from serving.engine.prefill import Encoded, encode
 from serving.engine.request import Request
 from serving.engine.row import Row
 from serving.engine.sampler import Choice, choose, finite_rows
@@ -62,7 +62,7 @@ class Engine:
                 raise UsageError(
                     f"the shared weights are {self._weights.dtype}; dtype is {self.config.dtype}"
                 )
-            has_decoder = self._weights.lm_head is not None
+            has_decoder = self._weights.output is not None
             self._batch = DecodeBatch(self._weights, self.config) if has_decoder else None
         target = Target(
             self._weights.layout,
@@ -177,24 +177,40 @@ class Engine:
     def _prefill(self, admitted: list[Row]) -> list[Event]:
         self._totals["input_tokens"] += sum(row.num_input for row in admitted)
         encoded = encode(self._weights, admitted, self.config.torch_dtype)
-        answers = answer(encoded)
-        for event in answers:
+        events = answer(encoded)
+        for event in events:
             self._totals["failed" if isinstance(event, Failed) else "finished"] += 1
         generating = encoded.generating()
         if generating.rows:
-            assert self._batch is not None
-            start_token = self._architecture.decoder_start_token_id
-            assert start_token is not None
-            for row in generating.rows:
-                row.token = start_token
-                self._running[row.request.id] = row
-            self._batch.join(generating)
-            for row in generating.rows:
-                if row.width > 1:
-                    self._batch.fork(row, Beams(row).rows[1:])
+            events += self._start(generating)
         for row in admitted:
             self._scheduler.release(row)
-        return answers
+        return events
+
+    def _start(self, encoded: Encoded) -> list[Event]:
+        """Let rows decode: from the start token, or from the first token after their input."""
+        assert self._batch is not None
+        start_token = self._architecture.decoder_start_token_id
+        is_read = self._architecture.is_decoder_only
+        for row in encoded.rows:
+            row.position = row.num_input - 1 if is_read else 0
+            row.token = row.request.input_ids[-1] if start_token is None else start_token
+            self._running[row.request.id] = row
+        self._batch.join(encoded)
+        for row in encoded.rows:
+            if row.width > 1:
+                self._batch.fork(row, Beams(row).rows[1:])
+        if not is_read:
+            return []
+        hidden_RD = encoded.last_hidden()
+        rows = encoded.rows
+        if any(row.beams is not None for row in rows):
+            widths = torch.tensor([row.width for row in rows], device=hidden_RD.device)
+            hidden_RD = hidden_RD.repeat_interleave(widths, dim=0)
+            rows = [one for row in rows for one in (row.beams.rows if row.beams else [row])]
+        events = self._emit(rows, self._batch.logits(hidden_RD))
+        self._scheduler.charge(rows)
+        return events
 
     def _decode(self) -> list[Event]:
         assert self._batch is not None

@@ -1,18 +1,22 @@
-"""Key/value slabs: one tensor a layer, rows x positions, grown in buckets.
+"""Key/value slabs: the rows of one size class, side by side, one tensor a layer.
 
-Row ``i`` of a slab belongs to row ``i`` of the decode batch. What lies beyond a row's length is
-finite and masked.
+Row ``i`` of a slab is its ``i``-th row; the last row moves into the place of one that leaves.
+What lies beyond a row's length is finite and masked.
 
-Shapes: ``N`` row capacity, ``P`` position capacity, ``I`` attention width (heads * head_dim).
+Shapes: ``N`` row capacity, ``P`` positions of every row, ``k`` key-value heads, ``d`` head width,
+``W`` = 2 * k * d.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from serving.engine.row import Row
+
 _ROW_BUCKET = 8
-_POSITION_BUCKET = 32
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -20,89 +24,108 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-class Slab:
-    """Keys and values of all layers: per layer a tensor (N, P, 2*I), keys first."""
+@dataclass(frozen=True, slots=True)
+class KvShape:
+    """Keys and values of one position in all layers of a stack."""
 
-    def __init__(
-        self,
-        num_layers: int,
-        num_heads: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        self._num_heads = num_heads
-        self._head_dim = head_dim
-        self.width = 2 * num_heads * head_dim
-        empty = torch.zeros(0, 0, self.width, dtype=dtype, device=device)
-        self._layers = [empty] * num_layers
-        self._views: list[tuple[Tensor, Tensor]] = []
-        self._shape = (-1, -1)
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
 
     @property
-    def num_rows(self) -> int:
+    def width(self) -> int:
+        """W, in elements."""
+        return 2 * self.num_heads * self.head_dim
+
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of one position in all layers."""
+        return self.num_layers * self.width * self.dtype.itemsize
+
+
+class Slab:
+    """Keys and values of rows of up to P positions: per layer a tensor (N, P, W), keys first."""
+
+    def __init__(self, shape: KvShape, num_positions: int) -> None:
+        self._shape = shape
+        self.num_positions = num_positions
+        self.rows: list[Row] = []
+        empty = torch.zeros(0, num_positions, shape.width, dtype=shape.dtype, device=shape.device)
+        self._layers = [empty] * shape.num_layers
+        self._views: list[tuple[Tensor, Tensor]] = []
+        self._viewed = (-1, -1)
+
+    @property
+    def capacity(self) -> int:
         """N."""
         return self._layers[0].shape[0]
 
     @property
-    def num_positions(self) -> int:
-        """P."""
-        return self._layers[0].shape[1]
+    def row_bytes(self) -> int:
+        """Bytes of one row in all layers."""
+        return self.num_positions * self._shape.position_bytes
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all layers."""
-        return sum(layer.nbytes for layer in self._layers)
+        return self.capacity * self.row_bytes
 
-    def reserve(self, num_rows: int, num_positions: int) -> None:
-        """Make room; capacities double, so growth costs little over a row's life."""
-        N, P = self.num_rows, self.num_positions
-        if num_rows <= N and num_positions <= P:
-            return
-        if num_rows > N:
-            N = max(round_up(num_rows, _ROW_BUCKET), 2 * N)
-        if num_positions > P:
-            P = max(round_up(num_positions, _POSITION_BUCKET), 2 * P)
+    def add(self, row: Row) -> None:
+        """Give ``row`` the next place, beyond what is there; the capacity grows in buckets."""
+        if len(self.rows) == self.capacity:
+            self.resize(max(round_up(self.capacity + 1, _ROW_BUCKET), self.capacity * 3 // 2))
+        self.rows.append(row)
+
+    def remove(self, row: Row, num_last: int, *, is_poisoned: bool) -> None:
+        """Free the place of ``row``; the last row, of ``num_last`` positions, moves there.
+
+        ``is_poisoned`` wipes it: values that are not finite must not survive their row.
+        """
+        index, last = self.rows.index(row), len(self.rows) - 1
+        if is_poisoned:
+            for layer in self._layers:
+                layer[index].zero_()
+        if index != last:
+            for layer in self._layers:
+                layer[index, :num_last] = layer[last, :num_last]
+            self.rows[index] = self.rows[last]
+        self.rows.pop()
+
+    def resize(self, capacity: int) -> None:
+        """Make room for that many rows, at least those that are there, and for no more."""
         for i, old in enumerate(self._layers):
-            grown = old.new_zeros(N, P, self.width)
-            grown[: old.shape[0], : old.shape[1]] = old
+            grown = old.new_zeros(capacity, self.num_positions, self._shape.width)
+            grown[: len(self.rows)] = old[: len(self.rows)]
             self._layers[i] = grown
-        self._shape = (-1, -1)
+        self._viewed = (-1, -1)
 
-    def write(self, layer: int, places: Tensor, kv: Tensor) -> None:
-        """Store ``kv`` (T, 2*I) at flat places (T,) int64, each ``row * P + position``."""
-        self._layers[layer].view(-1, self.width).index_copy_(0, places, kv)
+    def write(self, layer: int, places: Tensor, kv_TW: Tensor) -> None:
+        """Store keys and values at flat places (T,) int64, each ``row * P + position``."""
+        self._layers[layer].view(-1, self._shape.width).index_copy_(0, places, kv_TW)
 
     def views(self, layer: int, num_rows: int, num_positions: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (rows, heads, positions, head_dim) of the first rows and positions."""
-        if self._shape != (num_rows, num_positions):
-            self._shape = (num_rows, num_positions)
-            h, d = self._num_heads, self._head_dim
+        """Keys and values (rows, k, positions, d) of the first rows and positions."""
+        if self._viewed != (num_rows, num_positions):
+            self._viewed = (num_rows, num_positions)
+            h, d = self._shape.num_heads, self._shape.head_dim
             self._views = []
             for tensor in self._layers:
                 kv = tensor[:num_rows, :num_positions].view(num_rows, num_positions, 2, h, d)
                 self._views.append((kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)))
         return self._views[layer]
 
-    def move(self, source: int, target: int, num_positions: int) -> None:
-        """Copy the first positions of row ``source`` over row ``target``."""
-        for layer in self._layers:
-            layer[target, :num_positions] = layer[source, :num_positions]
-
     def copy(self, sources: list[int], targets: list[int], num_positions: int) -> None:
         """Copy the first positions of rows ``sources`` over rows ``targets``, all at once."""
-        read = torch.tensor(sources, device=self._layers[0].device)
-        written = torch.tensor(targets, device=self._layers[0].device)
+        read = torch.tensor(sources, device=self._shape.device)
+        written = torch.tensor(targets, device=self._shape.device)
         for layer in self._layers:
             some = layer[:, :num_positions]
             some.index_copy_(0, written, some.index_select(0, read))
 
-    def wipe(self, row: int) -> None:
-        """Fill a row with zeros: values that are not finite must not survive their row."""
-        for layer in self._layers:
-            layer[row].zero_()
-
-    def release(self) -> None:
-        """Give all memory back; the slab is as new."""
-        self._layers = [layer.new_zeros(0, 0, self.width) for layer in self._layers]
-        self._views, self._shape = [], (-1, -1)
+    def copy_row(self, row: Row, target: Slab, num_positions: int) -> None:
+        """Copy the first positions of ``row`` to its place in ``target``."""
+        source, place = self.rows.index(row), target.rows.index(row)
+        for old, new in zip(self._layers, target._layers, strict=True):
+            new[place, :num_positions] = old[source, :num_positions]

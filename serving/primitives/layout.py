@@ -47,6 +47,11 @@ class PackedSite:
         return len(self.members)
 
     @property
+    def width(self) -> int:
+        """Output columns of all members."""
+        return self.member_width * self.num_members
+
+    @property
     def name(self) -> str:
         """For example ``decoder.0.self.q+k+v``."""
         head, _, first = self.members[0].name.rpartition(".")

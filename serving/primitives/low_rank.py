@@ -134,14 +134,14 @@ class RowTable:
         self._views = None
 
     def apply(self, x_RD: Tensor, y_RE: Tensor) -> None:
-        """Add every row's product to ``y_RE`` (R, M*E) in place."""
+        """Add every row's product to ``y_RE`` (R, M*E) in place; columns of a wider one count."""
         if self._views is None:
             self._views = self._refresh(x_RD.shape[0])
         rows, a_nDr, b_nrE = self._views
         n, m, width = len(self.rows), len(self._members), self._site.member_width
         u = torch.bmm(rows.take(x_RD).unsqueeze(1), a_nDr).view(n * m, 1, self._rank)
         is_full = m == self._site.num_members
-        if is_full and isinstance(rows, Whole):
+        if is_full and isinstance(rows, Whole) and (m == 1 or y_RE.is_contiguous()):
             y_RE.view(n * m, 1, width).baddbmm_(u, b_nrE)
             return
         delta = torch.bmm(u, b_nrE).view(n, m * width)

@@ -184,8 +184,16 @@ def test_a_configuration_that_lacks_or_breaks_a_width_is_refused(name: str):
         ("bert", {"add_cross_attention": True}, IncompatibleError, "add_cross_attention"),
         ("roberta", {"max_position_embeddings": 2}, InvalidArtefactError, "positions begin at"),
         ("distilbert", {"activation": "mish"}, IncompatibleError, "'mish'"),
-        ("umt5", {}, IncompatibleError, "does not run umt5"),
-        ("llama", {}, IncompatibleError, "does not run backbones of family 'llama'"),
+        ("vit", {}, IncompatibleError, "does not run backbones of family 'vit'"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn"}}, IncompatibleError, "is 'yarn'"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, InvalidArtefactError, "factor of the rot"),
+        ("llama", {"partial_rotary_factor": 0.5}, IncompatibleError, "partial_rotary_factor"),
+        ("llama", {"hidden_act": "mish"}, IncompatibleError, "hidden_act 'mish'"),
+        ("llama", {"eos_token_id": "x"}, InvalidArtefactError, "expected token ids"),
+        ("gemma2", {"attn_logit_softcapping": "x"}, InvalidArtefactError, "expected a number"),
+        ("gemma2", {"layer_types": ["full_attention"]}, IncompatibleError, "layer 1"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, IncompatibleError, "causal"),
+        ("gpt2", {"scale_attn_weights": False}, IncompatibleError, "scale_attn_weights is False"),
     ],
 )
 def test_a_configuration_that_no_table_fits_is_refused(model_type, changes, error, words: str):

@@ -29,21 +29,33 @@ def deltas(backbone, artefact, bank=None):
 
 def merged_model(backbone, artefact=None, bank=None):
     """The folder as transformers loads it, with the adapter added to its weights."""
-    is_seq2seq = backbone.architecture.is_encoder_decoder
-    auto = transformers.AutoModelForSeq2SeqLM if is_seq2seq else transformers.AutoModel
+    architecture = backbone.architecture
+    auto = transformers.AutoModel
+    if architecture.is_encoder_decoder:
+        auto = transformers.AutoModelForSeq2SeqLM
+    elif architecture.is_decoder_only:
+        auto = transformers.AutoModelForCausalLM
     model = auto.from_pretrained(backbone.folder).eval()
     if artefact is not None:
         with torch.no_grad():
             for path, delta in deltas(backbone, artefact, bank).items():
-                model.get_submodule(path).weight += delta.t()
+                weight = model.base_model.get_submodule(path).weight
+                weight += delta if architecture.has_transposed_linears else delta.t()
     return model
 
 
 def generate(model, input_ids, max_tokens):
-    """Greedy tokens of one input as ``generate`` gives them, without start and end tokens."""
+    """Greedy tokens of one input as ``generate`` gives them: without input, start and end."""
     with torch.inference_mode():
         ids = torch.tensor([input_ids])
-        found = model.generate(ids, max_new_tokens=max_tokens, do_sample=False, use_cache=False)
-    out = found[0].tolist()[1:]
+        found = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            use_cache=False,
+            forced_eos_token_id=None,
+        )
+    out = found[0].tolist()[1 if model.config.is_encoder_decoder else len(input_ids) :]
     eos = model.generation_config.eos_token_id
     return out[: out.index(eos)] if eos in out else out

@@ -1,7 +1,7 @@
 """Attention over packed rows (prefill) and over key/value slabs (decode).
 
-Shapes: ``T`` tokens of a step, ``n`` rows of a length group padded to ``L``, ``R`` decode rows,
-``C`` cached positions, ``h`` heads, ``d`` head width, ``I`` = h*d.
+Shapes: ``T`` tokens of a step, ``n`` rows padded to ``L``, ``Q`` queries and ``C`` keys of a row,
+``h`` query heads, ``k`` key-value heads, ``d`` head width, ``E`` = (h + 2 k) d.
 """
 
 from __future__ import annotations
@@ -12,10 +12,34 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from adapters_store.families.architecture import Stack
-from serving.engine.transformer.relative_bias import RelativeBiasTable
+from adapters_store.families.architecture import Stack as StackRecord
+from serving.engine.transformer.sight import Sight
+from serving.engine.transformer.stack import Stack
 
 _MIN_BUCKET = 16
+
+
+def attend(
+    record: StackRecord, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool
+) -> Tensor:
+    """Context (n, h, Q, d) of queries (n, h, Q, d) over keys and values (n, k, C, d).
+
+    ``mask`` is added to the scores; ``is_causal`` hides later keys where Q = C instead. A record
+    with a ``softcap`` needs the mask.
+    """
+    is_grouped = q.shape[1] != k.shape[1]
+    if record.softcap is None:
+        scale = record.attention_scale
+        return sdpa(
+            q, k, v, attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=is_grouped
+        )
+    assert mask is not None
+    if is_grouped:
+        share = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(share, dim=1), v.repeat_interleave(share, dim=1)
+    scores = torch.matmul(q * record.attention_scale, k.transpose(-1, -2))
+    scores = (scores / record.softcap).tanh_().mul_(record.softcap).add_(mask)
+    return torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype), v)
 
 
 class _LengthGroup:
@@ -26,70 +50,72 @@ class _LengthGroup:
         self.num_rows = len(rows)
         starts = torch.tensor([start for start, _ in rows], device=device).unsqueeze(1)
         lengths = torch.tensor([length for _, length in rows], device=device).unsqueeze(1)
-        positions = torch.arange(self.length, device=device).unsqueeze(0)
-        self.is_token = positions < lengths
-        self.gather = (starts + torch.minimum(positions, lengths - 1)).flatten()
+        self.positions = torch.arange(self.length, device=device)
+        self.is_token = self.positions < lengths
+        self.gather = (starts + torch.minimum(self.positions, lengths - 1)).flatten()
         self.valid = self.is_token.flatten().nonzero().squeeze(1)
         self.tokens = self.gather.index_select(0, self.valid)
 
 
 class PackedAttention:
-    """Bidirectional self-attention of rows packed without padding; built once per step.
+    """Self-attention of rows packed without padding, each from its first token; made once a step.
 
     Rows are attended in groups of similar length, so one long row does not pad the others.
+    ``rows`` are (first token, number of tokens) in the packed step.
     """
 
     def __init__(
         self,
         stack: Stack,
-        lengths: Sequence[int],
-        bias: RelativeBiasTable | None,
+        rows: Sequence[tuple[int, int]],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self._stack = stack
+        self._dtype = dtype
         by_bucket: dict[int, list[tuple[int, int]]] = {}
-        start = 0
-        for length in lengths:
+        for start, length in rows:
             bucket = max(_MIN_BUCKET, 1 << (length - 1).bit_length())
             by_bucket.setdefault(bucket, []).append((start, length))
-            start += length
-        self._groups = [_LengthGroup(rows, device) for rows in by_bucket.values()]
-        self._masks = [self._mask(group, bias, dtype) for group in self._groups]
+        self._groups = [_LengthGroup(found, device) for found in by_bucket.values()]
+        self._masks = [
+            {sight: self._mask(group, sight) for sight in dict.fromkeys(stack.sights)}
+            for group in self._groups
+        ]
 
-    def _mask(
-        self, group: _LengthGroup, bias: RelativeBiasTable | None, dtype: torch.dtype
-    ) -> Tensor | None:
-        if bias is None and bool(group.is_token.all()):
+    def _mask(self, group: _LengthGroup, sight: Sight) -> Tensor | None:
+        record, at = self._stack.record, group.positions
+        is_plain = sight.is_plain(group.length) and record.softcap is None
+        if is_plain and (record.is_causal or bool(group.is_token.all())):
             return None
-        hidden = torch.zeros(group.is_token.shape, dtype=dtype, device=group.is_token.device)
-        hidden.masked_fill_(~group.is_token, float("-inf"))
-        mask_n11L = hidden[:, None, None, :]
-        if bias is None:
-            return mask_n11L
-        at = torch.arange(group.length, device=hidden.device)
-        bias_LLh = bias.between(at[:, None], at[None, :], group.length)
-        return bias_LLh.permute(2, 0, 1).unsqueeze(0) + mask_n11L
+        mask = sight.mask(at.unsqueeze(0), at, group.length, self._dtype)
+        if record.is_causal:
+            return mask
+        return mask.masked_fill(~group.is_token[:, None, None, :], float("-inf"))
 
-    def __call__(self, qkv_T3I: Tensor) -> Tensor:
-        """Context (T, I) of packed queries, keys and values (T, 3*I)."""
-        stack = self._stack
-        h, d = stack.num_heads, stack.head_dim
-        out = qkv_T3I.new_empty(qkv_T3I.shape[0], h * d)
-        for group, mask in zip(self._groups, self._masks, strict=True):
+    def __call__(self, layer: int, qkv_TE: Tensor, out: Tensor) -> None:
+        """Write the rows' contexts to their tokens of ``out`` (T, h*d)."""
+        record, sight = self._stack.record, self._stack.sights[layer]
+        h, k, d = record.num_heads, record.kv_heads, record.head_dim
+        for group, masks in zip(self._groups, self._masks, strict=True):
             n, L = group.num_rows, group.length
-            padded = qkv_T3I.index_select(0, group.gather).view(n, L, 3, h, d)
-            q, k, v = padded.permute(2, 0, 3, 1, 4).unbind(0)
-            context = sdpa(q, k, v, attn_mask=mask, scale=stack.attention_scale)
+            mask = masks[sight]
+            padded = qkv_TE.index_select(0, group.gather).view(n, L, h + 2 * k, d).transpose(1, 2)
+            query, key, value = torch.split(padded, [h, k, k], dim=1)
+            is_causal = record.is_causal and mask is None
+            context = attend(record, query, key, value, mask, is_causal=is_causal)
             flat = context.transpose(1, 2).reshape(n * L, h * d)
             out.index_copy_(0, group.tokens, flat.index_select(0, group.valid))
-        return out
 
 
 def slab_attention(
-    q_RI: Tensor, k_RhCd: Tensor, v_RhCd: Tensor, mask: Tensor | None, scale: float
+    record: StackRecord, q_nI: Tensor, k_nkCd: Tensor, v_nkCd: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """Context (R, I) of one query a row over its cached keys; ``mask`` adds to the scores."""
-    R, h, _, d = k_RhCd.shape
-    context = sdpa(q_RI.view(R, h, 1, d), k_RhCd, v_RhCd, attn_mask=mask, scale=scale)
-    return context.reshape(R, h * d)
+    """Context (n, h*d) of one query a row over its cached keys; ``mask`` adds to the scores.
+
+    Query heads that share keys are attended as one head's queries, so that no key is copied.
+    ``mask`` is (n, 1, 1, C), or (n, h, 1, C) where no heads share keys.
+    """
+    n, k, _, d = k_nkCd.shape
+    context = attend(record, q_nI.view(n, k, -1, d), k_nkCd, v_nkCd, mask, is_causal=False)
+    return context.reshape(n, -1)

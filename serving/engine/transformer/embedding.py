@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
@@ -12,7 +13,10 @@ from serving.primitives.plan import Plan
 
 
 class InputEmbedding:
-    """Tables are (entries, D); ``type_D`` is the vector of token type 0."""
+    """Tables are (entries, D); ``type_D`` is the vector of token type 0.
+
+    ``scale`` multiplies the token's vector, rounded to the table's dtype first.
+    """
 
     def __init__(
         self,
@@ -20,15 +24,19 @@ class InputEmbedding:
         position_PD: Tensor | None = None,
         type_D: Tensor | None = None,
         norm: Normalisation | None = None,
+        scale: float = 1.0,
     ) -> None:
         self._token = token_VD
         self._position = position_PD
         self._type = type_D
         self._norm = norm
+        self._scale = None if scale == 1.0 else torch.tensor(scale, dtype=token_VD.dtype)
 
     def __call__(self, ids_T: Tensor, positions_T: Tensor, plan: Plan[Any] | None = None) -> Tensor:
         """Hidden states (T, D) of token ids and positions, both (T,) int64."""
         x = embedding(ids_T, self._token)
+        if self._scale is not None:
+            x = x * self._scale
         if self._type is not None:
             x = x + self._type
         if self._position is not None:

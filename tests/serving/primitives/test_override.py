@@ -88,7 +88,7 @@ def _check_biases(plan, adapters):
         names = [f"{member.name}.bias" for member in packed.members]
         zeros = torch.zeros(packed.member_width)
         frozen = torch.cat([FROZEN.get(name, zeros) for name in names])
-        site = LinearSite(packed, torch.zeros(packed.in_features, width), frozen)
+        site = LinearSite([packed], torch.zeros(packed.in_features, width), frozen)
         found = site(torch.ones(len(adapters), packed.in_features), plan)
         expected = [torch.cat([_own(a).get(name, zeros) for name in names]) for a in adapters]
         torch.testing.assert_close(found, torch.stack(expected), atol=1e-6, rtol=1e-5)

@@ -55,7 +55,7 @@ def _check(plan, rows):
         weight = torch.randn(packed.in_features, width, generator=generator)
         bias = torch.randn(width, generator=generator)
         before = x.clone()
-        found = LinearSite(packed, weight, bias)(x, plan)
+        found = LinearSite([packed], weight, bias)(x, plan)
         added = bias.expand(len(rows), -1).clone()
         low_rank_reference(packed, x, added, [row.factors.get(packed.index) for row in rows])
         scales = [row.scales.get(packed.index) for row in rows]
@@ -63,7 +63,7 @@ def _check(plan, rows):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(x, before)
         bare = [i for i, row in enumerate(rows) if row is BARE]
-        assert torch.equal(found[bare], LinearSite(packed, weight, bias)(x, None)[bare])
+        assert torch.equal(found[bare], LinearSite([packed], weight, bias)(x, None)[bare])
 
 
 @given(chosen=st.lists(adapters, min_size=1, max_size=7), through=st.integers(0, 5))
@@ -82,7 +82,7 @@ def test_ones_change_nothing_but_rounding(side):
     tensors = {f"{n}/scale/{side}": torch.ones(sizes[side](s)) for n, s in NAMES.items()}
     row = prepared_of(parts, tensors)
     x, weight = torch.randn(2, 12), torch.randn(12, 30)
-    site = LinearSite(LAYOUT.packed[0], weight, None)
+    site = LinearSite([LAYOUT.packed[0]], weight, None)
     torch.testing.assert_close(site(x, decode_plan([row, BARE])), x @ weight)
 
 
@@ -95,7 +95,7 @@ def test_a_scaled_input_enters_the_products_of_the_same_adapter():
     }
     parts = [ScalePart(site=name, side="input"), LowRankPart(site=name, rank=1, scale=1.0)]
     row = prepared_of(parts, tensors)
-    site = LinearSite(LAYOUT.packed[1], torch.zeros(10, 12), None)
+    site = LinearSite([LAYOUT.packed[1]], torch.zeros(10, 12), None)
     found = site(torch.ones(1, 10), decode_plan([row]))
     assert torch.equal(found, torch.full((1, 12), 30.0))
 

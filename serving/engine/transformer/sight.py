@@ -1,0 +1,61 @@
+"""What a layer's queries see of the keys: causality, windows and relative biases, as one mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adapters_store.families.architecture import Stack
+from serving.engine.transformer.relative_bias import RelativeBiasTable
+
+
+class Sight:
+    """One way to see; layers that see alike share it, and its masks.
+
+    Where ``is_causal``, a query sees keys up to its own position, ``window`` of them at most.
+    """
+
+    def __init__(
+        self, *, is_causal: bool, window: int | None, bias: RelativeBiasTable | None
+    ) -> None:
+        self._is_causal = is_causal
+        self._window = window
+        self._bias = bias
+
+    def is_plain(self, length: int) -> bool:
+        """True where, over that many positions, causality is all there is to it."""
+        return self._bias is None and (self._window is None or self._window >= length)
+
+    def mask(self, queries: Tensor, keys: Tensor, reach: int, dtype: torch.dtype) -> Tensor:
+        """What is added to scores, (..., heads or 1, Q, K).
+
+        ``queries`` (..., Q) and ``keys`` (K,) are positions, int64; ``reach`` bounds the distance
+        between any two.
+        """
+        distance = queries.unsqueeze(-1) - keys
+        if self._bias is None:
+            mask = torch.zeros(distance.shape, dtype=dtype, device=distance.device).unsqueeze(-3)
+        else:
+            mask = self._bias.between(queries.unsqueeze(-1), keys, reach).movedim(-1, -3)
+        if not self._is_causal:
+            return mask
+        is_hidden = distance < 0
+        if self._window is not None:
+            is_hidden |= distance >= self._window
+        return mask.masked_fill(is_hidden.unsqueeze(-3), float("-inf"))
+
+
+def sights(record: Stack, biases: Sequence[RelativeBiasTable]) -> tuple[Sight, ...]:
+    """The sight of every layer; ``biases`` has one table a layer, or none."""
+    found: dict[tuple[int | None, int], Sight] = {}
+    by_layer = []
+    for layer in range(record.num_layers):
+        bias = biases[layer] if biases else None
+        window = record.reach(layer).window
+        key = (window, id(bias))
+        if key not in found:
+            found[key] = Sight(is_causal=record.is_causal, window=window, bias=bias)
+        by_layer.append(found[key])
+    return tuple(by_layer)
