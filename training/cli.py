@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,13 +16,35 @@ from adapters_store.cli import json_option, store_option
 from adapters_store.cli.options import open_store
 
 if TYPE_CHECKING:
+    from training.loop import Outcome
     from training.recipe import Recipe
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 RUNS = Path("runs")
 FORMS = ("routing", "adapter", "shared")
 
 _folder = click.Path(path_type=Path, file_okay=False)
 _file = click.Path(path_type=Path, dir_okay=False)
+
+
+def workers_options(command: Command) -> Command:
+    """The options of a run on several workers by Ray Train."""
+    for option in (
+        click.option("--use-gpu", is_flag=True, help="One GPU for each worker."),
+        click.option(
+            "--max-failures",
+            type=click.IntRange(min=0),
+            default=3,
+            show_default=True,
+            help="How often dead workers are started anew.",
+        ),
+        click.option(
+            "--ray-address", help="A running Ray: host:port or auto. Default: a private one."
+        ),
+        click.option("--workers", type=click.IntRange(min=1), help="Share steps out by Ray Train."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -35,13 +61,20 @@ def train() -> None:
 @click.option("--out", type=_folder, help="Folder of the run. Default: runs/NAME.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one field.")
 @click.option("--start", help="Begin with a bank, an adapter or an earlier run: reference, folder.")
+@workers_options
 @store_option
 def run_recipe(
-    location: str, recipe: str, out: Path | None, settings: tuple[str, ...], start: str | None
+    location: str,
+    recipe: str,
+    out: Path | None,
+    settings: tuple[str, ...],
+    start: str | None,
+    **cluster: Any,
 ) -> None:
     """Train RECIPE, a packaged name or a YAML file.
 
     With --start a bank goes on with that bank's skills; `lora` and `ia3` begin at their average.
+    With --workers the losses stay the same: every step's rows are shared out.
 
     Example: patchbay train run bytes-small --out runs/first --set train.steps=200
     """
@@ -56,19 +89,22 @@ def run_recipe(
             f"{folder} already holds a run",
             hint=f"Give another --out, or `patchbay train resume {folder}`.",
         )
-    _train(chosen, folder, start, location)
+    _train(chosen, folder, start, location, **cluster)
 
 
 @train.command("resume")
 @click.argument("folder", type=_folder)
-def resume(folder: Path) -> None:
+@workers_options
+def resume(folder: Path, **cluster: Any) -> None:
     """Go on with the run in FOLDER, bit for bit as if it had not stopped.
+
+    With another number of workers than before, the losses agree to rounding.
 
     Example: patchbay train resume runs/bytes
     """
     from training.run import read_recipe
 
-    _train(read_recipe(folder), folder)
+    _train(read_recipe(folder), folder, **cluster)
 
 
 @train.command("ls")
@@ -159,8 +195,32 @@ def _started(recipe: Recipe, start: str, folder: Path, location: str) -> Recipe:
     return recipe.model_copy(update={"method": method})
 
 
-def _train(recipe: Recipe, folder: Path, start: str | None = None, location: str = "") -> None:
-    """Train in this process, alone or as one of the workers that a launcher started."""
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    start: str | None = None,
+    location: str = "",
+    *,
+    workers: int | None,
+    **cluster: Any,
+) -> None:
+    if workers is not None:
+        if start is not None:
+            recipe = _started(recipe, start, folder, location)
+        outcome: Outcome | None = _train_on_ray(recipe, folder, workers, **cluster)
+    elif cluster["ray_address"] is not None or cluster["use_gpu"]:
+        raise click.UsageError("--ray-address and --use-gpu belong to --workers")
+    else:
+        outcome = _train_here(recipe, folder, start, location)
+    if outcome is not None:
+        click.echo(json.dumps({"run": str(folder), **outcome.__dict__}))
+
+
+def _train_here(recipe: Recipe, folder: Path, start: str | None, location: str) -> Outcome | None:
+    """Train in this process, alone or as one of the workers that a launcher started.
+
+    None to all but the first of these.
+    """
     from training.progress import progress
     from training.run import train_recipe
     from training.workers import Workers
@@ -172,8 +232,27 @@ def _train(recipe: Recipe, folder: Path, start: str | None = None, location: str
         recipe = workers.gather(recipe)[0]
         with progress(recipe.train.steps, is_shown=workers.is_main) as report:
             outcome = train_recipe(recipe, folder, workers, report=report)
-        if workers.is_main:
-            click.echo(json.dumps({"run": str(folder), **outcome.__dict__}))
+        return outcome if workers.is_main else None
+
+
+def _train_on_ray(
+    recipe: Recipe,
+    folder: Path,
+    num_workers: int,
+    *,
+    ray_address: str | None,
+    max_failures: int,
+    use_gpu: bool,
+) -> Outcome:
+    from training.cluster import Cluster, train_on_ray
+    from training.progress import progress
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise click.UsageError("--workers starts the workers itself; leave the launcher away")
+    cluster = Cluster(num_workers, ray_address, max_failures, use_gpu)
+    # Ray prints what befalls its workers on stdout, where the outcome alone belongs.
+    with redirect_stdout(sys.stderr), progress(recipe.train.steps) as report:
+        return train_on_ray(recipe, folder, cluster, report)
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

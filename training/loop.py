@@ -73,7 +73,8 @@ class Trainer:
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.done = 0
         if folder:
-            self.done = checkpoint.resume(folder, *self._state())
+            with workers.agreeing():
+                self.done = checkpoint.resume(folder, *self._state())
         workers.align(list(checkpoint.kept(model).values()), self.done)
         if folder and workers.is_main:
             _trim_log(folder, self.done)
