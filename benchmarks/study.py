@@ -49,7 +49,7 @@ class Study:
 
 
 def quickened(study: Study, folder: Path) -> Study:
-    """The study with two steps of everything on one task, in another folder."""
+    """The study with six seen tasks and two steps of everything on one task, in another folder."""
 
     def draw(name: str, seed: int) -> Task:
         task = study.draw(name, seed)
@@ -60,6 +60,7 @@ def quickened(study: Study, folder: Path) -> Study:
     return replace(
         study,
         folder=folder,
+        seen=study.seen[:6],
         names=study.names[:1],
         draw=draw,
         recipe=study.recipe.model_copy(update={"train": train}),

@@ -12,10 +12,11 @@ from training.adapt import AdaptConfig
 from training.recipe import BackboneSection, Recipe, TrainSection
 from training.task import Task
 
-RANK, STEPS = 4, 150
+RANK, STEPS = 4, 200
 FEW_STEPS, MANY_STEPS = 16, 50
 NUM_SELECT, NUM_TEST = 32, 100
 IA3_RATE = 10.0
+"""By training loss after 30 steps: 1.09 at ten times the others' rate, 1.12 at thirty times."""
 RATES = {"ia3": IA3_RATE}
 METHODS = pretraining(RANK, 8, 8, ("all",), has_cross=False)
 FEW_ARMS = tuple(replace(arm, rate=IA3_RATE) if arm.mode == "ia3" else arm for arm in ARMS)
