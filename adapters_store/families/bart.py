@@ -15,10 +15,20 @@ from adapters_store.families.anatomy import (
     bias_vectors,
     norm_vectors,
 )
-from adapters_store.families.config import divided, positive_int
+from adapters_store.families.architecture import Architecture, Embedding, Norm, Stack
+from adapters_store.families.config import (
+    activation_of,
+    divided,
+    positive_int,
+    token_id,
+    token_ids,
+)
 from adapters_store.families.family import Family
 from adapters_store.families.site import Site
 
+_EPS = 1e-5
+_FIRST_POSITION = 2
+"""The row of the position table that the first token reads."""
 _STACKS: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
 
 
@@ -88,4 +98,55 @@ def _sub_layers(stack: str, layer: str) -> Iterator[tuple[str, str, str, str]]:
     yield "ffn", f"{layer}.fc2", f"{layer}.final_layer_norm", f"{layer}.fc1"
 
 
-FAMILY = Family("bart", sites, anatomy, prefixes=("model.",))
+def architecture(config: Mapping[str, Any]) -> Architecture:
+    """The runner's record; norms stand before the sub-layers in mBART, behind them in BART."""
+    is_pre = config.get("model_type") == "mbart"
+    ends = token_ids(config, "eos_token_id", 2)
+    start = token_id(config, "bos_token_id", 0)
+    return Architecture(
+        stacks=tuple(_stack(config, name, is_pre=is_pre) for name in _STACKS),
+        vocab_size=positive_int(config, "vocab_size"),
+        lm_head_path="lm_head",
+        lm_head_scale=1.0,
+        max_positions=positive_int(config, "max_position_embeddings"),
+        pad_token_id=token_id(config, "pad_token_id", 1),
+        eos_token_ids=ends,
+        decoder_start_token_id=token_id(config, "decoder_start_token_id", start),
+        lm_bias_path="final_logits_bias",
+    )
+
+
+def _stack(
+    config: Mapping[str, Any], name: Literal["encoder", "decoder"], *, is_pre: bool
+) -> Stack:
+    is_decoder = name == "decoder"
+    head_dim = divided(config, "d_model", f"{name}_attention_heads")
+    width, layer = positive_int(config, "d_model"), f"{name}.layers.{{i}}"
+    return Stack(
+        name=name,
+        num_layers=positive_int(config, f"{name}_layers"),
+        hidden_size=width,
+        num_heads=positive_int(config, f"{name}_attention_heads"),
+        head_dim=head_dim,
+        attention_scale=head_dim**-0.5,
+        is_causal=is_decoder,
+        has_cross=is_decoder,
+        is_gated=False,
+        activation=activation_of(config, "activation_function", "gelu"),
+        norm=Norm("layer", _EPS, "pre" if is_pre else "post"),
+        embedding=Embedding(
+            "shared",
+            position_path=f"{name}.embed_positions",
+            norm_path=f"{name}.layernorm_embedding",
+            position_offset=_FIRST_POSITION,
+            scale=width**0.5 if config.get("scale_embedding") else 1.0,
+        ),
+        relative_bias=None,
+        self_norm_path=f"{layer}.self_attn_layer_norm",
+        cross_norm_path=f"{layer}.encoder_attn_layer_norm" if is_decoder else None,
+        ffn_norm_path=f"{layer}.final_layer_norm",
+        final_norm_path=f"{name}.layer_norm" if is_pre else None,
+    )
+
+
+FAMILY = Family("bart", sites, anatomy, runner=architecture, prefixes=("model.",))

@@ -20,7 +20,9 @@ from serving.engine import Request, Sampling
 GOLDEN = Path(__file__).parents[1] / "golden" / "families"
 VOCAB = 40
 _ADDS = re.compile(r"\.(o_proj|down_proj|c_proj|out_proj|fc2|o|wo)\.weight$")
-"""Linear maps that write to the residual stream: made strong, lest a model repeat its input."""
+"""Linear maps that write to the residual stream: made strong, lest a model repeat its input.
+
+BART norms the sum behind them, which must keep the input."""
 
 
 def _is_gain(name: str) -> bool:
@@ -40,7 +42,7 @@ def save_generator(folder: Path, model_type: str, seed: int = 0, **changes: obje
         parameter.normal_(0.0, 0.3)
         if _is_gain(name) and not model_type.startswith("gemma"):
             parameter.add_(1.0)
-        elif _ADDS.search(name):
+        elif _ADDS.search(name) and model_type != "bart":
             parameter.mul_(4.0)
     if hasattr(model, "final_logits_bias"):
         model.final_logits_bias.normal_(0.0, 0.5)

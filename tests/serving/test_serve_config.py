@@ -85,7 +85,7 @@ def test_the_command_refuses_a_folder_without_a_backbone_at_once(tmp_path: Path)
     assert "unheard-of" in run.output
 
 
-@pytest.mark.parametrize("model_type", ["vit", "bart"])
+@pytest.mark.parametrize("model_type", ["vit", "audio-spectrogram-transformer"])
 def test_the_command_refuses_a_backbone_the_engine_does_not_run_at_once(
     tmp_path: Path, model_type: str
 ) -> None:
