@@ -47,7 +47,8 @@ class Stats:
     """The engine's state after a step; the counters only grow.
 
     ``lookups`` counts by the tier that answered: ``memory``, ``loading`` (joined a load that was
-    on its way) and ``store``. ``loads_s`` are the loads since the last report.
+    on its way), ``host`` (read before, to be prepared again) and ``store``. ``loads_s`` are the
+    loads since the last report.
     """
 
     num_running: int

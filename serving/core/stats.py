@@ -19,6 +19,11 @@ def describe(stats: EngineStats, loads_s: tuple[float, ...]) -> Stats:
         num_resident_adapters=cache.num_resident,
         resident_adapter_bytes=cache.resident_bytes,
         num_evictions=cache.num_evictions,
-        lookups={"memory": cache.num_hits, "loading": cache.num_joins, "store": cache.num_misses},
+        lookups={
+            "memory": cache.num_hits,
+            "loading": cache.num_joins,
+            "host": cache.num_host_hits,
+            "store": cache.num_misses,
+        },
         loads_s=loads_s,
     )

@@ -23,11 +23,12 @@ class EngineConfig:
     ``max_step_tokens``: input tokens encoded in one step (a longer single input runs alone).
     ``max_input_tokens`` / ``max_output_tokens``: per request. ``max_waiting``: queued requests.
     ``max_lookahead``: queued rows whose adapters are loaded ahead. ``max_adapter_bytes``: budget
-    of adapters in memory. ``mixture_form``: how routed rows decode; ``auto`` computes the cheaper
-    form from ``balance_flops_per_byte``, the machine's FLOP per byte of memory traffic.
-    ``policy`` orders the waiting rows; ``tenant_weights`` are the shares of tenants that do not
-    have share 1. ``max_step_adapters``: distinct adapters of one step. ``max_wait_s``: seconds
-    after which a waiting row passes priorities and keeps others from taking its place.
+    of adapters that are ready to run, ``max_host_bytes`` of adapters as they were read.
+    ``mixture_form``: how routed rows decode; ``auto`` computes the cheaper form from
+    ``balance_flops_per_byte``, the machine's FLOP per byte of memory traffic. ``policy`` orders the
+    waiting rows; ``tenant_weights`` are the shares of tenants that do not have share 1.
+    ``max_step_adapters``: distinct adapters of one step. ``max_wait_s``: seconds after which a
+    waiting row passes priorities and keeps others from taking its place.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -39,6 +40,7 @@ class EngineConfig:
     max_waiting: int = 1024
     max_lookahead: int = 64
     max_adapter_bytes: int = 2 * 1024**3
+    max_host_bytes: int = 1024**3
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
     balance_flops_per_byte: float = 4.0
     policy: str = "fair"

@@ -28,6 +28,7 @@ from serving.engine.row import Row
 from serving.engine.sampler import Choice, choose, finite_rows
 from serving.engine.scheduler import Scheduler
 from serving.engine.stats import EngineStats
+from serving.engine.unloading import Unloading, cut_off
 from serving.engine.weights import Weights, load_weights
 from serving.primitives.prepared import Target
 from serving.residency.cache import AdapterCache
@@ -72,10 +73,15 @@ class Engine:
             self._weights.pooler,
         )
         self._cache = AdapterCache(
-            loader, target, backbone.fingerprint, self.config.max_adapter_bytes
+            loader,
+            target,
+            backbone.fingerprint,
+            self.config.max_adapter_bytes,
+            self.config.max_host_bytes,
         )
         self._scheduler = Scheduler(self._cache, self.config)
         self._running: dict[str, Row] = {}
+        self._unloading = Unloading()
         self._events: list[Event] = []
         self._totals: Counter[str] = Counter()
         self._batch_rows: Counter[int] = Counter()
@@ -92,6 +98,7 @@ class Engine:
         is_known = request.id in self._running or request.id in self._scheduler
         row = Row.of(request, self._end_tokens, self._architecture.decoder_start_token_id)
         check(row, self._architecture, self.config, is_known=is_known)
+        self._unloading.check(request.adapter)
         self._scheduler.add(row)
 
     def cancel(self, request_id: str) -> bool:
@@ -99,17 +106,22 @@ class Engine:
 
         Returns False when no such request is waiting or running.
         """
-        row = self._running.get(request_id)
-        if row is not None:
-            with torch.inference_mode():
-                self._leave(row, is_poisoned=False)
-        else:
-            row = self._scheduler.remove(request_id)
+        row = self._drop(request_id)
         if row is None:
             return False
         self._totals["cancelled"] += 1
         self._events.append(Finished(request_id, "cancelled", row.num_input, row.num_output))
         return True
+
+    def unload(self, digest: str, timeout_s: float) -> None:
+        """Free the memory of an adapter, or of a bank and its tasks, once its rows are done.
+
+        Until then it takes no new rows; those left after ``timeout_s`` seconds fail with
+        ``unavailable``. Asking for it later loads it again.
+        """
+        self._unloading.begin(digest, timeout_s)
+        with torch.inference_mode():
+            self._events += self._unload_due()
 
     @property
     def has_work(self) -> bool:
@@ -131,6 +143,8 @@ class Engine:
         """Run one step and return what happened, in order for each row."""
         start = time.perf_counter()
         events, self._events = self._events, []
+        if self._unloading:
+            events += self._unload_due()
         num_free = self.config.max_rows - sum(row.width for row in self._running.values())
         admitted, failures = self._scheduler.admit(num_free, self._running.values())
         events += failures
@@ -173,6 +187,27 @@ class Engine:
     def close(self) -> None:
         """Stop the loader thread. The engine takes no further steps."""
         self._cache.close()
+
+    def _unload_due(self) -> list[Event]:
+        """Drop the adapters whose rows are done, and those whose time is up with their rows."""
+        events: list[Event] = []
+        rows = [*self._running.values(), *self._scheduler.rows()]
+        for digest, left in self._unloading.take(rows):
+            for row in left:
+                self._drop(row.request.id)
+                events.append(cut_off(row))
+            self._totals["failed"] += len(left)
+            self._cache.drop(digest)
+        return events
+
+    def _drop(self, request_id: str) -> Row | None:
+        """Take a request out, wherever it is; None where it is neither waiting nor running."""
+        row = self._running.get(request_id)
+        if row is None:
+            return self._scheduler.remove(request_id)
+        with torch.inference_mode():
+            self._leave(row, is_poisoned=False)
+        return row
 
     def _prefill(self, admitted: list[Row]) -> list[Event]:
         self._totals["input_tokens"] += sum(row.num_input for row in admitted)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from serving.engine.request import Request
 from serving.engine.seen import Seen
 from serving.primitives.prepared import Prepared
-from serving.residency.cache import Entry
+from serving.residency.entry import Entry
 
 if TYPE_CHECKING:
     from serving.engine.beams import Beams

@@ -39,6 +39,10 @@ class Scheduler:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._waiting
 
+    def rows(self) -> Collection[Row]:
+        """Every waiting row, in no order that matters."""
+        return self._waiting.values()
+
     def add(self, row: Row) -> None:
         """Queue a row; raises :class:`OverloadedError` when the queue is full for its tenant.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from serving.residency.cache import CacheStats
+from serving.residency.entry import CacheStats
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,98 +1,104 @@
-"""The adapter cache: single-flight background loads, pins, and LRU eviction by bytes.
+"""The adapter cache: single-flight background loads, pins, and two tiers with byte budgets.
 
-All state belongs to the thread that steps the engine; the loader thread runs pure functions and
-hands results over as futures, so nothing here is locked. A row leases an adapter when it is
-queued and releases it when its factors have been copied into the batch, so an adapter that
-somebody waits for is never evicted. A load starts only while the leased bytes leave room; the
-budget may be passed by the one artefact that is being read.
+An artefact goes from the store to the host tier (as it was read) and from there to the device
+tier (prepared for the backbone; a routing's factors composed). All state belongs to the thread
+that steps the engine; loader threads run pure functions and hand results over as futures, so
+nothing here is locked. A row leases an adapter when it is queued and releases it when its factors
+have been copied into the batch, so an adapter that somebody waits for is never evicted. A load
+starts only while the leased bytes leave room; the budget may be passed by the one artefact that
+is being read.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from adapters_store.errors import ArtefactTooLargeError, IncompatibleError, PatchbayError
 from serving.primitives.mixture import Bank
 from serving.primitives.prepared import Prepared, Target
+from serving.residency.entry import CacheStats, Entry
+from serving.residency.host import HostTier
+from serving.residency.item import Item
 from serving.residency.loader import ArtefactLoader
-from serving.residency.prepare import Loaded, load, prepare
+from serving.residency.prepare import load, prepare
+from serving.residency.victims import Victims
 
-Stage = Literal["queued", "reading", "needs_bank", "preparing", "ready", "failed"]
-
-
-@dataclass(slots=True)
-class CacheStats:
-    """Cumulative counters, and the present size."""
-
-    num_hits: int = 0
-    num_joins: int = 0
-    num_misses: int = 0
-    num_loads: int = 0
-    num_failures: int = 0
-    num_evictions: int = 0
-    num_resident: int = 0
-    resident_bytes: int = 0
-
-
-@dataclass(slots=True)
-class Entry:
-    """One artefact on its way into memory, or there. ``num_leases`` protects it."""
-
-    digest: str
-    stage: Stage = "queued"
-    num_leases: int = 0
-    prepared: Prepared | None = None
-    error: BaseException | None = None
-    num_bytes: int = 0
-    reading: Future[Loaded] | None = None
-    preparing: Future[Prepared] | None = None
-    loaded: Loaded | None = None
-    bank: Entry | None = field(default=None, repr=False)
+_NUM_READERS = 4
 
 
 class AdapterCache:
     """Leases prepared adapters by artefact digest."""
 
     def __init__(
-        self, loader: ArtefactLoader, target: Target, fingerprint: str, max_bytes: int
+        self,
+        loader: ArtefactLoader,
+        target: Target,
+        fingerprint: str,
+        max_bytes: int,
+        max_host_bytes: int = 2**30,
     ) -> None:
         self._loader = loader
         self._target = target
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._host = HostTier(max_host_bytes)
+        self._entries: dict[str, Entry] = {}
         self._pending: dict[str, Entry] = {}
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adapter-loader")
+        self._victims = Victims()
+        self._dropped: set[str] = set()
+        self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="adapter-reader")
+        self._preparer = ThreadPoolExecutor(1, thread_name_prefix="adapter-preparer")
         self._stats = CacheStats()
         self._used = 0
 
     def lease(self, digest: str) -> Entry:
-        """Protect ``digest`` and start loading it unless it is here or on its way."""
+        """Pin ``digest`` and start bringing it in unless it is here or on its way."""
+        self._dropped.discard(digest)
         entry = self._entries.get(digest)
         if entry is None:
-            self._stats.num_misses += 1
+            if digest in self._host:
+                self._stats.num_host_hits += 1
+            else:
+                self._stats.num_misses += 1
             entry = self._begin(digest)
         elif entry.stage == "ready":
             self._stats.num_hits += 1
         else:
             self._stats.num_joins += 1
-        self._entries.move_to_end(digest)
-        entry.num_leases += 1
+        self._pin(entry)
         return entry
 
     def release(self, entry: Entry) -> None:
         """End one lease; an entry without leases may be evicted."""
         assert entry.num_leases > 0, entry.digest
         entry.num_leases -= 1
-        if entry.num_leases == 0 and entry.stage == "queued":
-            self._forget(entry)
+        if entry.num_leases == 0:
+            if entry.stage == "queued" or entry.digest in self._dropped:
+                self._let_go(entry)
+            elif entry.stage == "ready":
+                self._victims.offer(entry.digest, entry.num_bytes)
         self._evict()
 
+    def drop(self, digest: str) -> None:
+        """Free every byte of ``digest``: now, or when its last lease ends.
+
+        A bank takes what was composed from it along.
+        """
+        self._host.drop(digest)
+        entry = self._entries.get(digest)
+        if entry is None:
+            return
+        for task in [one for one in self._entries.values() if one.bank is entry]:
+            self.drop(task.digest)
+        if entry.num_leases or entry.stage not in ("queued", "ready"):
+            self._dropped.add(digest)
+        else:
+            self._let_go(entry)
+
     def poll(self) -> None:
-        """Take over what the loader thread finished, and start what there is room for."""
+        """Take over what the loader threads finished, and start what there is room for."""
         for entry in list(self._pending.values()):
             self._advance(entry)
 
@@ -110,20 +116,27 @@ class AdapterCache:
         return bool(self._pending)
 
     def digests(self) -> set[str]:
-        """Every artefact that is here or on its way."""
+        """Every artefact that is prepared, or on its way there."""
         return set(self._entries)
 
     def stats(self) -> CacheStats:
         """A snapshot of the counters."""
-        self._stats.num_resident = len(self._entries) - len(self._pending)
-        self._stats.resident_bytes = self._used
-        return CacheStats(
-            **{name: getattr(self._stats, name) for name in CacheStats.__dataclass_fields__}
+        return replace(
+            self._stats,
+            num_resident=len(self._entries) - len(self._pending),
+            resident_bytes=self._used,
+            num_host=len(self._host),
+            host_bytes=self._host.used_bytes,
         )
 
     def close(self) -> None:
-        """Stop the loader thread after the artefact it is reading."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Stop the loader threads after the artefacts they are at."""
+        for pool in (self._readers, self._preparer):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _pin(self, entry: Entry) -> None:
+        entry.num_leases += 1
+        self._victims.withdraw(entry.digest)
 
     def _begin(self, digest: str) -> Entry:
         entry = Entry(digest)
@@ -136,8 +149,12 @@ class AdapterCache:
         self._evict(room=1)
         if self._used >= self._max_bytes:
             return
+        item = self._host.get(entry.digest)
+        if item is not None:
+            self._after_item(entry, item)
+            return
         entry.stage = "reading"
-        entry.reading = self._pool.submit(load, self._loader, entry.digest, self._fingerprint)
+        entry.reading = self._readers.submit(load, self._loader, entry.digest, self._fingerprint)
         self._stats.num_loads += 1
 
     def _advance(self, entry: Entry) -> None:
@@ -150,24 +167,28 @@ class AdapterCache:
         if entry.stage == "preparing" and entry.preparing is not None and entry.preparing.done():
             self._after_prepare(entry, entry.preparing)
 
-    def _after_read(self, entry: Entry, reading: Future[Loaded]) -> None:
+    def _after_read(self, entry: Entry, reading: Future[Item]) -> None:
         error = reading.exception()
         entry.reading = None
         if error is not None:
             self._fail(entry, error)
             return
-        entry.loaded = reading.result()
-        bank_digest = entry.loaded[0].bank
-        if bank_digest is None:
+        item = reading.result()
+        if entry.digest not in self._dropped:
+            self._host.put(entry.digest, item)
+        self._after_item(entry, item)
+
+    def _after_item(self, entry: Entry, item: Item) -> None:
+        entry.item = item
+        if item.bank is None:
             self._prepare(entry, None)
             return
         entry.stage = "needs_bank"
-        bank = self._entries.get(bank_digest)
-        entry.bank = bank if bank is not None else self._begin(bank_digest)
+        bank = self._entries.get(item.bank)
+        entry.bank = bank if bank is not None else self._begin(item.bank)
         if entry.bank.stage == "queued":
             self._start(entry.bank)
-        entry.bank.num_leases += 1
-        self._entries.move_to_end(bank_digest)
+        self._pin(entry.bank)
 
     def _after_bank(self, entry: Entry) -> None:
         assert entry.bank is not None
@@ -183,14 +204,13 @@ class AdapterCache:
                 self._prepare(entry, bank)
 
     def _prepare(self, entry: Entry, bank: Bank | None) -> None:
-        assert entry.loaded is not None
-        manifest, tensors = entry.loaded
+        assert entry.item is not None
         entry.stage = "preparing"
-        entry.preparing = self._pool.submit(prepare, manifest, tensors, self._target, bank)
+        entry.preparing = self._preparer.submit(prepare, entry.item, self._target, bank)
 
     def _after_prepare(self, entry: Entry, preparing: Future[Prepared]) -> None:
         error = preparing.exception()
-        entry.preparing = entry.loaded = None
+        entry.preparing = entry.item = None
         if error is not None:
             self._fail(entry, error)
             return
@@ -205,37 +225,46 @@ class AdapterCache:
         entry.prepared, entry.num_bytes, entry.stage = prepared, prepared.num_bytes, "ready"
         del self._pending[entry.digest]
         self._used += entry.num_bytes
+        if entry.num_leases == 0:
+            if entry.digest in self._dropped:
+                self._let_go(entry)
+            else:
+                self._victims.offer(entry.digest, entry.num_bytes)
         self._evict()
 
     def _fail(self, entry: Entry, error: BaseException | None) -> None:
         entry.stage, entry.error = "failed", error
-        entry.loaded = None
+        entry.item = None
         self._stats.num_failures += 1
+        self._host.drop(entry.digest)
+        self._forget(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        """Forget an entry that nobody leases, and give its bytes back."""
+        if self._entries.get(entry.digest) is not entry:
+            return
+        self._victims.withdraw(entry.digest)
+        self._used -= entry.num_bytes
         self._forget(entry)
 
     def _forget(self, entry: Entry) -> None:
         del self._entries[entry.digest]
         self._pending.pop(entry.digest, None)
-        self._unlease_bank(entry)
-
-    def _unlease_bank(self, entry: Entry) -> None:
-        if entry.bank is not None:
-            entry.bank.num_leases -= 1
-            entry.bank = None
+        self._dropped.discard(entry.digest)
+        bank, entry.bank = entry.bank, None
+        if bank is not None:
+            self.release(bank)
 
     def _evict(self, room: int = 0) -> None:
-        """Drop unleased entries, oldest first, until ``room`` bytes are free or none is left."""
-        is_changed = True
-        while is_changed and self._used + room > self._max_bytes:
-            is_changed = False
-            for entry in list(self._entries.values()):
-                if self._used + room <= self._max_bytes:
-                    break
-                if entry.stage == "ready" and entry.num_leases == 0:
-                    self._used -= entry.num_bytes
-                    self._stats.num_evictions += 1
-                    self._forget(entry)
-                    is_changed = True
+        """Drop unleased entries until ``room`` bytes are free or none is left."""
+        while self._used + room > self._max_bytes:
+            victim = self._victims.pop()
+            if victim is None:
+                return
+            entry = self._entries[victim]
+            self._stats.num_evictions += 1
+            self._used -= entry.num_bytes
+            self._forget(entry)
 
 
 def code_of(error: BaseException | None) -> tuple[str, str]:

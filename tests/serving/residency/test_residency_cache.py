@@ -49,12 +49,12 @@ def make_cache(world):
     backbone, loader, *_ = world
     made = []
 
-    def make(max_bytes=10**9, is_open=True, source=None):
+    def make(max_bytes=10**9, is_open=True, source=None, max_host_bytes=2**30):
         counting = CountingLoader(source or loader)
         if is_open:
             counting.gate.set()
         target = Target(SiteLayout(backbone.sites.values()), torch.float32, torch.device("cpu"))
-        cache = AdapterCache(counting, target, backbone.fingerprint, max_bytes)
+        cache = AdapterCache(counting, target, backbone.fingerprint, max_bytes, max_host_bytes)
         made.append((cache, counting))
         return cache, counting
 
@@ -119,7 +119,34 @@ def test_the_least_recently_used_unleased_adapter_goes_first(world, make_cache):
     cache.release(third)
     again = cache.lease(loras[1])
     _settle(cache, again)
-    assert loader.loads.count(loras[1]) == 2
+    assert loader.loads.count(loras[1]) == 1
+    assert cache.stats().num_host_hits == 1
+
+
+def test_what_neither_tier_holds_is_read_again(world, make_cache):
+    loras = world[2]
+    size = _size(make_cache, loras[0])
+    cache, loader = make_cache(max_bytes=size, max_host_bytes=1)
+    for digest in (loras[0], loras[1], loras[0]):
+        cache.release(_settle(cache, cache.lease(digest)))
+    assert loader.loads == [loras[0], loras[1], loras[0]]
+    assert cache.stats().num_host == 0
+
+
+def test_an_evicted_task_is_composed_again_without_a_read(world, make_cache):
+    *_, bank, routings = world
+    cache, loader = make_cache()
+    first = _settle(cache, cache.lease(routings[0]))
+    bank_size = cache.stats().resident_bytes - first.num_bytes
+    small, loader = make_cache(max_bytes=bank_size + first.num_bytes)
+    before = _settle(small, small.lease(routings[0]))
+    kept = {index: f.a.clone() for index, f in before.prepared.factors.items()}
+    small.release(before)
+    small.release(_settle(small, small.lease(routings[1])))
+    again = _settle(small, small.lease(routings[0]))
+    assert again is not before
+    assert all(torch.equal(f.a, kept[index]) for index, f in again.prepared.factors.items())
+    assert sorted(loader.loads) == sorted([routings[0], routings[1], bank])
 
 
 def test_a_leased_adapter_is_never_evicted_and_the_next_load_waits(world, make_cache):
