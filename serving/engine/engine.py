@@ -27,7 +27,7 @@ from serving.engine.request import Request
 from serving.engine.row import Row
 from serving.engine.sampler import Choice, choose, finite_rows
 from serving.engine.scheduler import Scheduler
-from serving.engine.stats import EngineStats
+from serving.engine.stats import COUNTED, EngineStats
 from serving.engine.unloading import Unloading, cut_off
 from serving.engine.weights import Weights, load_weights
 from serving.primitives.prepared import Target
@@ -52,7 +52,7 @@ class Engine:
         *,
         weights: Weights | None = None,
     ) -> None:
-        self.config = config or EngineConfig()
+        self.config = config = config or EngineConfig()
         torch.set_num_threads(self.config.num_threads)
         self.backbone = backbone
         self._architecture = backbone.architecture
@@ -73,11 +73,7 @@ class Engine:
             self._weights.pooler,
         )
         self._cache = AdapterCache(
-            loader,
-            target,
-            backbone.fingerprint,
-            self.config.max_adapter_bytes,
-            self.config.max_host_bytes,
+            loader, target, backbone.fingerprint, config.max_adapter_bytes, config.max_host_bytes
         )
         self._scheduler = Scheduler(self._cache, self.config)
         self._running: dict[str, Row] = {}
@@ -168,12 +164,7 @@ class Engine:
             num_waiting=len(self._scheduler),
             last_num_adapters=self._last_num_adapters,
             last_step_s=self._last_step_s,
-            num_steps_total=totals["steps"],
-            num_input_tokens_total=totals["input_tokens"],
-            num_output_tokens_total=totals["output_tokens"],
-            num_finished_total=totals["finished"],
-            num_failed_total=totals["failed"],
-            num_cancelled_total=totals["cancelled"],
+            **{f"num_{name}_total": totals[name] for name in COUNTED},
             table_bytes=0 if self._batch is None else self._batch.table_bytes,
             kv_bytes=0 if self._batch is None else self._batch.kv_bytes,
             cache=self._cache.stats(),

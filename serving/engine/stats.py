@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from serving.residency.entry import CacheStats
 
+COUNTED = ("steps", "input_tokens", "output_tokens", "finished", "failed", "cancelled")
+"""What an engine counts since its start: the fields ``num_{name}_total``."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
