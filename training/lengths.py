@@ -12,9 +12,8 @@ from adapters_store.errors import TrainingError
 from training.examples import Examples, Selection
 from training.recipe import LongInput
 from training.suite.task import Example
-from training.task import Task
+from training.task import PARTS, Task
 
-PARTS = ("train", "dev", "test")
 _BATCH = 256
 _NUM_SPECIAL = 8  # more than any tokenizer adds to a text
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from adapters_store.errors import UsageError
-from training.sources.sections import Section
+from training.sources.sections import Section, faults
 from training.sources.sections import TasksSection as TasksSection
 
 ObjectiveName = Literal["text2text", "classification", "choice"]
@@ -103,11 +103,8 @@ def parse_recipe(content: Any, where: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        raise UsageError(f"{where} has {len(faults)} fault(s): " + "; ".join(faults)) from error
+        found = faults(error)
+        raise UsageError(f"{where} has {len(found)} fault(s): " + "; ".join(found)) from error
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:

@@ -9,6 +9,8 @@ from adapters_store.errors import TrainingError
 from training.examples import Examples
 from training.suite.task import Example
 
+PARTS = ("train", "dev", "test")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -29,7 +31,7 @@ class Task:
             raise TrainingError(f"task {self.name!r} has no training examples")
         if not self.labels:
             return
-        for split in ("train", "dev", "test"):
+        for split in PARTS:
             part: Sequence[Example] = getattr(self, split)
             known = part.outputs if isinstance(part, Examples) else None
             if known is not None and known <= set(self.labels):

@@ -83,8 +83,9 @@ def test_the_recipe_sets_defaults_of_a_collection_and_picks_from_it(tmp_path: Pa
         ("datasets: [1]", "data set 1 is no mapping: 1"),
         ("datasets: []\nmore: 1", r"has unknown keys \['more'\]"),
         ("datasets: []", "holds no tasks"),
+        ("datasets: []\ndefaults: [1]", r"defaults is no mapping: \[1\]"),
         ("{", "cannot read collection"),
-        (both(pth="x"), r"many\.yaml, data set 2: (.|\n)*pth"),
+        (both(pth="x"), r"many\.yaml, data set 2: pth: Extra inputs"),
         (both(revision="main"), "source 'jsonl' takes no revision"),
         (
             both(name="one", templates=[{"name": "ask", "input": "{q}"}]),

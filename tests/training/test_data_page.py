@@ -20,19 +20,19 @@ BLOCKS = re.findall(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", PAGE.read_text(), re.M 
 SECTIONS = [text for _, name, text in BLOCKS if name == "tasks"]
 
 
-@pytest.fixture
-def page_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def page_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the page's files, its python run."""
-    datasets = pytest.importorskip("datasets", reason="the package datasets is not installed")
-    datasets.disable_progress_bars()
-    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("datasets", reason="the package datasets is not installed")
+    folder = tmp_path_factory.mktemp("page")
     for language, name, text in BLOCKS:
         if name and name != "tasks":
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).write_text(text)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
         if language == "python":
-            subprocess.run([sys.executable, "-c", text], check=True, capture_output=True)
-    return tmp_path
+            command = [sys.executable, "-c", text]
+            subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    return folder
 
 
 def test_the_page_shows_every_source() -> None:
@@ -43,12 +43,16 @@ def test_the_page_shows_every_source() -> None:
             TasksSection.model_validate(yaml.safe_load(text))
 
 
-@pytest.mark.parametrize("text", ["", *SECTIONS])
-def test_the_recipes_of_the_page_run(text: str, page_files: Path) -> None:
+@pytest.mark.parametrize("number", range(len(SECTIONS) + 1))
+def test_the_recipes_of_the_page_run(
+    number: int, page_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(page_files)
     recipe = yaml.safe_load(Path("train.yaml").read_text())
-    if text:
-        recipe["tasks"] = yaml.safe_load(text)
+    if number:
+        recipe["tasks"] = yaml.safe_load(SECTIONS[number - 1])
+    recipe["name"] = f"run-{number}"
     Path("mine.yaml").write_text(yaml.safe_dump(recipe))
     done = CliRunner().invoke(train, ["run", "mine.yaml", "--set", "train.steps=1"])
     assert done.exit_code == 0, done.exception
-    assert (page_files / "runs" / "mine" / "outcome.json").is_file()
+    assert (page_files / "runs" / f"run-{number}" / "outcome.json").is_file()

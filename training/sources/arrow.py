@@ -117,7 +117,8 @@ def _opened(section: DataSection, path: str) -> dict[str, Any]:
     except ConnectionError as error:
         raise UnavailableError(f"cannot reach data set {path}: {error}") from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UsageError(f"cannot open data set {path}: {error}") from error
+        cause = f"; {error.__cause__}" if error.__cause__ else ""
+        raise UsageError(f"cannot open data set {path}: {error}{cause}") from error
     return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
 
 

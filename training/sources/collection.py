@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from adapters_store.errors import UsageError
 from training.sources.arrow import SUFFIXES
 from training.sources.planning import Plan, options
-from training.sources.sections import DataSection
+from training.sources.sections import DataSection, faults
 
 
 def plans(section: DataSection) -> list[Plan]:
@@ -47,15 +47,19 @@ def _sections(path: Path, given: dict[str, Any]) -> list[DataSection]:
         raise UsageError(f"{path}: expected a mapping with datasets, a list, and defaults")
     if unknown := content.keys() - {"datasets", "defaults"}:
         raise UsageError(f"{path} has unknown keys {sorted(map(str, unknown))}")
+    defaults = content.get("defaults") or {}
+    if not isinstance(defaults, dict):
+        raise UsageError(f"{path}: defaults is no mapping: {defaults!r:.60}")
     found = []
     for number, entry in enumerate(content["datasets"], 1):
         if not isinstance(entry, dict):
             raise UsageError(f"{path}, data set {number} is no mapping: {entry!r:.60}")
         try:
-            merged = {"source": "datasets", **given, **(content.get("defaults") or {}), **entry}
+            merged = {"source": "datasets", **given, **defaults, **entry}
             found.append(DataSection.model_validate(_placed(merged, path.parent)))
-        except (ValidationError, TypeError) as error:
-            raise UsageError(f"{path}, data set {number}: {error}") from error
+        except ValidationError as error:
+            told = "; ".join(faults(error))
+            raise UsageError(f"{path}, data set {number}: {told}") from error
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from adapters_store.errors import TrainingError
@@ -13,12 +13,18 @@ _OUTPUTS = ("label", "outputs", "output")
 
 
 def value_of(row: Row, column: str, place: Place) -> Any:
-    """The value in a column; raises TrainingError where there is no such column or no value."""
-    if column not in row:
-        raise TrainingError(unknown_column(column, row, place))
-    if row[column] is None:
+    """The value in a column; ``a.b`` is the field b of a column a that holds objects.
+
+    Raises TrainingError where there is no such column or no value.
+    """
+    value: Any = row
+    for step in (column,) if column in row else column.split("."):
+        if not isinstance(value, Mapping) or step not in value:
+            raise TrainingError(unknown_column(column, row, place))
+        value = value[step]
+    if value is None:
         raise TrainingError(f"{place}: column {column!r} is null; expected a value")
-    return row[column]
+    return value
 
 
 def unknown_column(column: str, known: Iterable[str], place: Place) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from adapters_store.errors import UsageError
 from training.examples import Examples
 from training.sources.lines import JsonLines
-from training.sources.planning import PARTS, Plan, grouped, options, planned, renamed, splits_of
+from training.sources.planning import Plan, grouped, options, planned, renamed, splits_of
 from training.sources.prompts import ColumnPrompt
 from training.sources.sections import DataSection, FieldsSection
 from training.sources.templates import prompts_of
 from training.suite.task import Example
-from training.task import Task
+from training.task import PARTS, Task
 
 Parts = Mapping[str, Mapping[str, Sequence[Example]]]
 """Examples by task and part."""

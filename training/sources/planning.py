@@ -17,9 +17,8 @@ from training.examples import Examples, Place, Prompt, Rows
 from training.sources.columns import text_of
 from training.sources.rows import Part
 from training.sources.sections import DataSection, FieldsSection
-from training.task import Task
+from training.task import PARTS, Task
 
-PARTS = ("train", "dev", "test")
 _MAX_NAME = 63
 
 Prompts = Mapping[str | None, Sequence[Prompt]]

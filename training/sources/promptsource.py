@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from adapters_store.errors import UsageError
-from training.sources.sections import TemplateSection
+from training.sources.sections import TemplateSection, faults
 
 
 class _Loader(yaml.SafeLoader):
@@ -41,8 +41,7 @@ def read_templates(path: Path) -> tuple[TemplateSection, ...]:
     try:
         return tuple(TemplateSection.model_validate(one) for one in content)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
-        raise UsageError(f"{path}: {faults}") from error
+        raise UsageError(f"{path}: {'; '.join(faults(error))}") from error
 
 
 def _own(template: Any, path: Path) -> dict[str, Any]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class Section(BaseModel):
     """A part of a recipe: typed, immutable, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def faults(error: ValidationError) -> list[str]:
+    """Every bad field of a section, each with what is wrong with it."""
+    return [
+        f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
+        for fault in error.errors()
+    ]
 
 
 class FieldsSection(Section):
