@@ -2,8 +2,8 @@
 
 For every task the gradient of its own loss; the measure is the mean cosine over pairs of tasks.
 ``shared`` looks at the parameters that tasks share: a LoRA's factors, a bank's skills, where task
-t's gradient is scaled by its routing weights. ``composed`` looks at the factors that the task's
-rows see, whatever they are made of, and so compares methods on the same numbers.
+t's gradient is scaled by its routing weights. ``composed`` looks at the factors or scales that the
+task's rows see, whatever they are made of, and so compares methods on the same numbers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from adapters_store.errors import UsageError
-from training.methods.base import LowRankSite
-from training.methods.effects import Factors
 from training.model import AdaptedModel
 from training.objectives.base import Objective, Row
+from training.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +37,18 @@ def gradient_alignment(
 ) -> Alignment:
     """Measure on one group of rows per task; the model's own gradients are left as they were.
 
-    Raises :class:`UsageError` for fewer than two tasks or a method without shared factors.
+    Raises :class:`UsageError` for fewer than two tasks or a method that trains nothing shared.
     """
     if len(rows_of_task) < 2:
         raise UsageError(f"alignment compares tasks; found {len(rows_of_task)}")
-    shared = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if ".method." in name and not name.endswith(".logits") and parameter.requires_grad
-    ]
-    if not shared or not all(isinstance(m, LowRankSite) for m in model.site_methods().values()):
-        raise UsageError("alignment is defined on trained low-rank factors; this method has none")
+    shared = shared_parameters(model)
     device = shared[0].device
     by_shared, by_composed = [], []
     for rows in rows_of_task:
         batch = {key: value.to(device) for key, value in objective.collate(rows).items()}
         with model.context.recording() as effects:
             loss = objective.loss(model, batch)
-        composed = [t for e in effects.values() if isinstance(e, Factors) for t in (e.a, e.b)]
+        composed = [t for e in effects.values() for t in e if isinstance(t, torch.Tensor)]
         gradients = torch.autograd.grad(loss, [*shared, *composed], allow_unused=True)
         by_shared.append(_flat(gradients[: len(shared)], shared))
         by_composed.append(_flat(gradients[len(shared) :], composed))
@@ -63,6 +56,29 @@ def gradient_alignment(
     return Alignment(
         _mean_off_diagonal(pairs), _mean_off_diagonal(composed_pairs), pairs, composed_pairs
     )
+
+
+def shared_parameters(model: AdaptedModel) -> list[torch.nn.Parameter]:
+    """What tasks train together: factors and scales, not routing; UsageError where there is none.
+
+    A method with an adapter of its own for each task shares nothing that could be aligned.
+    """
+    shared = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if ".method." in name and not name.endswith(".logits") and parameter.requires_grad
+    ]
+    private = [m for m in model.site_methods().values() if getattr(m, "is_private", False)]
+    if not shared or private:
+        raise UsageError("alignment needs trained parameters that tasks share; the method has none")
+    return shared
+
+
+def fixed_probe(tasks: Sequence[Task], num_tasks: int, num_rows: int) -> list[list[Row]]:
+    """The first training rows of some tasks, spread evenly over all: the same at every call."""
+    count = min(num_tasks, len(tasks))
+    chosen = [index * len(tasks) // count for index in range(count)]
+    return [[(t, example) for example in tasks[t].train[:num_rows]] for t in chosen]
 
 
 def _flat(gradients: Sequence[torch.Tensor | None], like: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from adapters_store.errors import IncompatibleError, TrainingError
+from training.recipe import Keep
 
 _NAME = "checkpoint.pt"
+_BEST = "best.pt"
 _OTHER_RECIPE = "Resume with the recipe that the run was started with."
 
 
@@ -27,6 +29,12 @@ def _read(path: Path) -> dict[str, Any]:
             f"checkpoint {path} cannot be read: {error}", hint="Start the run again."
         ) from error
     return state
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".part")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
 
 
 def kept(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -54,9 +62,7 @@ def save(
         "scheduler": scheduler.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
     }
-    temporary = folder / (_NAME + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, folder / _NAME)
+    _write(folder / _NAME, state)
 
 
 def latest_step(folder: Path) -> int | None:
@@ -102,7 +108,29 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> No
             parameter.copy_(weights[name])
 
 
-def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights of the stored checkpoint, by parameter name."""
-    weights: dict[str, torch.Tensor] = _read(folder / _NAME)["weights"]
-    return weights
+def offer_best(folder: Path, step: int, score: float, model: torch.nn.Module) -> None:
+    """Keep the weights of this step beside the checkpoint unless an earlier one scored higher."""
+    path = folder / _BEST
+    if not path.exists() or _read(path)["score"] <= score:
+        weights = {name: p.detach() for name, p in kept(model).items()}
+        _write(path, {"step": step, "score": score, "weights": weights})
+
+
+def drop_best(folder: Path) -> None:
+    """Forget the best weights: a run begins anew."""
+    (folder / _BEST).unlink(missing_ok=True)
+
+
+def stored(folder: Path, keep: Keep = "last") -> tuple[int, dict[str, torch.Tensor]]:
+    """Step and weights by parameter name: those of the checkpoint, or the best on dev so far.
+
+    The last ones stand for the best while none has been scored.
+    """
+    path = folder / _BEST if keep == "best" and (folder / _BEST).exists() else folder / _NAME
+    state = _read(path)
+    return int(state["step"]), state["weights"]
+
+
+def stored_weights(folder: Path, keep: Keep = "last") -> dict[str, torch.Tensor]:
+    """The weights alone."""
+    return stored(folder, keep)[1]

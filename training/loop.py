@@ -24,6 +24,8 @@ from training.sampler import TaskBalancedSampler
 from training.workers import Workers
 
 Report = Callable[[dict[str, Any]], None]
+Measure = Callable[[int], dict[str, Any]]
+"""What a record of the log says of the step that was just done."""
 
 
 @dataclass
@@ -160,18 +162,20 @@ def fit(
     train: TrainSection,
     *,
     folder: Path | None = None,
-    evaluate: Callable[[int], dict[str, Any]] | None = None,
+    evaluate: Measure | None = None,
+    align: Measure | None = None,
     report: Report | None = None,
     workers: Workers | None = None,
     is_asked_to_stop: Callable[[], bool] | None = None,
 ) -> Outcome:
     """Train ``model`` for ``train.steps`` steps; resume from ``folder`` if it has a checkpoint.
 
-    Every worker calls this with the same arguments, and ``evaluate`` is called on each; rank 0
-    writes ``log.jsonl`` and the checkpoint into ``folder`` and reports. Raises
-    :class:`TrainingError` with the step, the tasks and the last good checkpoint when the loss is
-    not finite. A first Ctrl-C, or ``is_asked_to_stop``, ends every worker after the running step,
-    which is saved, and then raises KeyboardInterrupt.
+    Every worker calls this with the same arguments, and ``evaluate`` and ``align`` are called on
+    each, every ``train.eval_every`` and ``train.alignment_every`` steps; rank 0 writes
+    ``log.jsonl`` and the checkpoint into ``folder`` and reports. Raises :class:`TrainingError` with
+    the step, the tasks and the last good checkpoint when the loss is not finite. A first Ctrl-C, or
+    ``is_asked_to_stop``, ends every worker after the running step, which is saved, and then raises
+    KeyboardInterrupt.
     """
     workers = workers or Workers(train.mixed_precision)
     trainer = Trainer(model, objective, sampler, train, folder, workers)
@@ -192,11 +196,12 @@ def fit(
                     "seconds": round(time.monotonic() - began, 3),
                 }
                 window.clear()
-            if evaluate and train.eval_every and done % train.eval_every == 0:
-                model.eval()
-                with workers.agreeing():
-                    record |= {"step": done, **evaluate(done)}
-                model.train()
+            for measure, every in ((evaluate, train.eval_every), (align, train.alignment_every)):
+                if measure and every and done % every == 0:
+                    model.eval()
+                    with workers.agreeing():
+                        record |= {"step": done, **measure(done)}
+                    model.train()
             if record and workers.is_main:
                 _log(folder, record)
                 if report:

@@ -57,11 +57,12 @@ def run_artefacts(
     :class:`UsageError` where tasks share none.
     """
     recipe = run.recipe
+    step, _ = checkpoint.stored(folder, recipe.train.keep)
     provenance: dict[str, Any] = {
         "method": recipe.method.model_dump(mode="json", exclude={"start"}),
         "objective": recipe.objective,
         "recipe": recipe.name,
-        "steps": checkpoint.latest_step(folder),
+        "steps": step,
         LINEAGE_KEY: lineage(
             recipe, run.tasks, seed=recipe.train.seed, parents=_start(recipe.method)
         ),
@@ -74,7 +75,7 @@ def run_artefacts(
     bank = None
     if form == "routing" and bank_sites(run.model):
         bank = compile_bank(run.model, backbone, provenance)
-    scores = _scores(folder)
+    scores = _scores(folder, step)
     tasks = {
         task.name: compile_task(
             run.model,
@@ -135,10 +136,11 @@ def _all_tasks(run: Run) -> Task:
     return Task(run.recipe.name, train=[task.train[0] for task in run.tasks])
 
 
-def _scores(folder: Path) -> dict[str, float]:
+def _scores(folder: Path, step: int) -> dict[str, float]:
+    """Every task's score on dev when it was last measured, up to the step that is kept."""
     log = folder / "log.jsonl"
     if not log.exists():
         return {}
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    found = [record["dev_tasks"] for record in records if "dev_tasks" in record]
+    found = [r["dev_tasks"] for r in records if "dev_tasks" in r and r["step"] <= step]
     return dict(found[-1]) if found else {}

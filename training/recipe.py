@@ -15,6 +15,7 @@ from training.sources.sections import TasksSection as TasksSection
 
 ObjectiveName = Literal["text2text", "classification", "choice"]
 LongInput = Literal["error", "cut", "drop"]
+Keep = Literal["last", "best"]
 
 
 class BackboneSection(Section):
@@ -58,6 +59,9 @@ class TrainSection(Section):
 
     A step's ``rows_per_step`` rows are shared out among the workers; each runs its share at most
     ``rows_per_device`` rows at a time, all at once by default. Neither changes the losses.
+    ``keep`` says which weights stand for the run: the last, or those of the best mean score on dev,
+    which ``eval_every`` measures. ``alignment_every`` measures the gradient alignment of
+    ``alignment_tasks`` tasks on the first ``alignment_rows`` training rows of each.
     """
 
     steps: int = Field(default=1000, ge=1)
@@ -75,6 +79,10 @@ class TrainSection(Section):
     save_every: int = Field(default=500, ge=1)
     eval_every: int | None = None
     eval_examples: int = Field(default=16, ge=1)
+    keep: Keep = "last"
+    alignment_every: int | None = Field(default=None, ge=1)
+    alignment_tasks: int = Field(default=16, ge=2)
+    alignment_rows: int = Field(default=8, ge=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
 
 

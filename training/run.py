@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from adapters_store.errors import NotFoundError, UsageError
 from training import backbones, checkpoint
+from training.alignment import fixed_probe, gradient_alignment, shared_parameters
 from training.evaluation import accuracy
 from training.injection import select_sites
 from training.lengths import Notes, fitted, limits_of
@@ -24,7 +25,7 @@ from training.objectives import build_objective
 from training.objectives.base import Objective
 from training.progress import tell
 from training.provenance import check_same_data, data_record, environment
-from training.recipe import Recipe, parse_recipe
+from training.recipe import Recipe, TrainSection, parse_recipe
 from training.sampler import Curriculum
 from training.sources import load_tasks
 from training.task import Task
@@ -61,6 +62,14 @@ def train_recipe(
     return run.train(folder, report, workers=workers, is_asked_to_stop=is_asked_to_stop)
 
 
+def check_measures(train: TrainSection, tasks: Sequence[Task]) -> None:
+    """Raise :class:`UsageError` for a measure that lacks examples, tasks or a setting."""
+    if train.keep == "best" and not (train.eval_every and any(task.dev for task in tasks)):
+        raise UsageError("train.keep is best, which needs train.eval_every and examples for dev")
+    if train.alignment_every and len(tasks) < 2:
+        raise UsageError("train.alignment_every compares tasks; the run has one")
+
+
 @dataclass
 class Run:
     """The parts of one run, ready to train or evaluate."""
@@ -83,6 +92,7 @@ class Run:
         check_metric(recipe.metric)
         torch.manual_seed(recipe.train.seed)
         tasks = load_tasks(recipe.tasks) if tasks is None else tasks
+        check_measures(recipe.train, tasks)
         model = backbones.load_model(recipe.backbone, recipe.objective)
         method = recipe.method
         config = MethodConfig(
@@ -116,6 +126,8 @@ class Run:
             source = Path(method.start)
             earlier = None if is_artefact(source) else read_recipe(source)
             begin(adapted, recipe, earlier, source)
+        if recipe.train.alignment_every:
+            shared_parameters(adapted)
         tokenizer = backbones.load_tokenizer(recipe.backbone)
         objective = build_objective(
             recipe.objective,
@@ -137,7 +149,7 @@ class Run:
 
     @classmethod
     def restored(cls, folder: Path) -> Run:
-        """The run in ``folder`` with its checkpoint's weights, ready to evaluate or publish.
+        """The run in ``folder`` with the weights that it keeps, ready to evaluate or publish.
 
         Raises :class:`NotFoundError` where the folder holds no run or no checkpoint.
         """
@@ -146,7 +158,8 @@ class Run:
                 f"no checkpoint in {folder}", hint="Start with `patchbay train run RECIPE`."
             )
         run = cls.build(read_recipe(folder), is_begun=True)
-        checkpoint.load_weights(run.model, checkpoint.stored_weights(folder))
+        keep = run.recipe.train.keep
+        checkpoint.load_weights(run.model, checkpoint.stored_weights(folder, keep))
         run.model.eval()
         return run
 
@@ -173,6 +186,18 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE_FILE).write_text(self.recipe.model_dump_json(indent=2) + "\n")
         path.write_text(json.dumps(record, indent=2) + "\n")
+
+    def alignment(self) -> dict[str, Any]:
+        """Gradient alignment on the recipe's fixed probe: both means, task names and all pairs."""
+        train = self.recipe.train
+        probe = fixed_probe(self.tasks, train.alignment_tasks, train.alignment_rows)
+        found = gradient_alignment(self.model, self.objective, probe)
+        return {
+            "shared": round(found.shared, 4),
+            "composed": round(found.composed, 4),
+            "tasks": [self.tasks[rows[0][0]].name for rows in probe],
+            "pairs": [[round(float(one), 3) for one in row] for row in found.pairs],
+        }
 
     def train(
         self,
@@ -205,8 +230,15 @@ class Run:
             if not scores:
                 return {}
             mean = sum(scores.values()) / len(scores)
+            if train.keep == "best" and workers.is_main:
+                checkpoint.offer_best(folder, step, mean, self.model)
             return {"dev": round(mean, 4), "dev_tasks": {k: round(v, 3) for k, v in scores.items()}}
 
+        def align(step: int) -> dict[str, Any]:
+            return {"alignment": self.alignment()} if workers.is_main else {}
+
+        if workers.is_main and checkpoint.latest_step(folder) is None:
+            checkpoint.drop_best(folder)
         outcome = fit(
             self.model,
             self.objective,
@@ -214,6 +246,7 @@ class Run:
             train,
             folder=folder,
             evaluate=evaluate,
+            align=align,
             report=report,
             workers=workers,
             is_asked_to_stop=is_asked_to_stop,

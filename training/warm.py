@@ -97,7 +97,7 @@ def run_skills(model: AdaptedModel, earlier: Recipe, folder: Path) -> Skills:
 
     Raises UsageError for a method that keeps no skills.
     """
-    weights = checkpoint.stored_weights(folder)
+    weights = checkpoint.stored_weights(folder, earlier.train.keep)
     config = MethodConfig(
         earlier.method.name,
         rank=earlier.method.rank,

@@ -70,7 +70,11 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 
 
 def _about(folder: Path, recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [("step", f"{checkpoint.latest_step(folder) or 0} of {recipe['train']['steps']}")]
+    last = checkpoint.latest_step(folder)
+    rows = [("step", f"{last or 0} of {recipe['train']['steps']}")]
+    if last is not None:
+        keep = recipe["train"]["keep"]
+        rows.append(("weights", f"of step {checkpoint.stored(folder, keep)[0]}: the {keep}"))
     for section in ("objective", "metric", "backbone", "tasks", "method", "train"):
         value = recipe[section]
         rows.append((section, value if isinstance(value, str) else _settings(value)))

@@ -30,16 +30,16 @@ def read_logits(folder: Path) -> tuple[list[str], list[str], Array] | None:
     """Task names, router names and logits (T, S, H, K) of a run that routes; None for others."""
     if checkpoint.latest_step(folder) is None:
         return None
-    ending = ".method.router.logits"
+    recipe, ending = read_recipe(folder), ".method.router.logits"
     weights = {
         name.removesuffix(ending).removeprefix("model."): tensor
-        for name, tensor in checkpoint.stored_weights(folder).items()
+        for name, tensor in checkpoint.stored_weights(folder, recipe.train.keep).items()
         if name.endswith(ending)
     }
     if not weights:
         return None
     stacked = np.stack([tensor.double().numpy() for tensor in weights.values()], axis=1)
-    names = [task.name for task in load_tasks(read_recipe(folder).tasks)]
+    names = [task.name for task in load_tasks(recipe.tasks)]
     if len(names) != len(stacked):  # the run was given its tasks by a program
         names = [f"task {index}" for index in range(len(stacked))]
     return names, list(weights), stacked
