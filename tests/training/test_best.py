@@ -59,11 +59,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 def test_a_run_keeps_the_weights_of_its_best_dev_score_and_never_reads_test_rows(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    task = opinion_task()
-    sealed = replace(task, test=(), labels=())
-    object.__setattr__(sealed, "labels", task.labels)
-    object.__setattr__(sealed, "test", Sealed())
-    run = Run.build(recipe, [sealed])
+    run = Run.build(recipe, [opinion_task()])
+    object.__setattr__(run.tasks[0], "test", Sealed())  # from here on nothing may read them
     run.train(tmp_path)
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     scores = {r["step"]: r["dev"] for r in records if "dev" in r}
@@ -71,7 +68,7 @@ def test_a_run_keeps_the_weights_of_its_best_dev_score_and_never_reads_test_rows
     assert scores[step] == max(scores.values())
     assert all(score < scores[step] for later, score in scores.items() if later > step)
     assert min(scores.values()) < scores[step]
-    best = Run.build(recipe, [task])
+    best = Run.build(recipe, [opinion_task()])
     checkpoint.load_weights(best.model, weights)
     best.model.eval()
     assert round(best.dev_scores(32)["opinion"], 4) == scores[step]
