@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters_store.errors import PatchbayError, TrainingError
+from training import checkpoint
 from training.interrupt import deferred_interrupt
 from training.local_ray import connected
 from training.loop import Outcome, Report
@@ -73,7 +74,7 @@ def train_on_ray(
         os.environ.setdefault(key, value)
     with connected(cluster.address, cluster.num_workers, has_gpus=cluster.has_gpus):
         fitting = ThreadPoolExecutor(1).submit(_fit, recipe, folder, cluster)
-        records = _Tail(folder / "log.jsonl")
+        records = _Tail(folder / "log.jsonl", checkpoint.latest_step(folder) or 0)
         try:
             with deferred_interrupt() as interrupt:
                 while not fitting.done():
@@ -141,24 +142,21 @@ def _work(config: dict[str, Any]) -> _Ending:
 
 
 class _Tail:
-    """The records that a log gains, each step's once, however often the log is begun anew."""
+    """The records of a log beyond a step, each step's once, however often the log is begun anew."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
-        self._step = 0
+    def __init__(self, path: Path, step: int) -> None:
+        self._path, self._step = path, step
+        self._offset = 0
 
     def added(self) -> Iterator[dict[str, Any]]:
         """The whole lines since the last call whose step is a new one."""
-        if not self._path.exists():
-            return
-        size = self._path.stat().st_size
-        if size < self._offset:
-            self._offset = 0
-        if size == self._offset:
+        if not self._path.exists() or self._path.stat().st_size == self._offset:
             return
         with self._path.open("rb") as file:
-            file.seek(self._offset)
+            file.seek(max(0, self._offset - 1))
+            if self._offset and file.read(1) != b"\n":  # cut and grown anew: not a line's end
+                file.seek(0)
+                self._offset = 0
             whole = file.read().rpartition(b"\n")[0]
         if not whole:
             return

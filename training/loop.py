@@ -99,13 +99,16 @@ class Trainer:
         told = torch.stack([loss, torch.full_like(loss, is_stopping)])
         value, is_last = self.workers.sum_gradients(self.trained, told).tolist()
         if not math.isfinite(value):
-            raise self._not_finite(value, rows)
-        norm = self.workers.accelerator.clip_grad_norm_(self.trained, self.train.max_grad_norm)
+            raise self._not_finite("loss", value, rows)
+        accelerator = self.workers.accelerator
+        norm = float(accelerator.clip_grad_norm_(self.trained, self.train.max_grad_norm))
+        if not math.isfinite(norm) and accelerator.scaler is None:  # a scaler skips such a step
+            raise self._not_finite("gradient norm", norm, rows)
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
         self.done += 1
-        return Update(value, float(norm), bool(is_last))
+        return Update(value, norm, bool(is_last))
 
     def _collated(self, rows: Sequence[Row]) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
         """This worker's rows as batches of at most ``rows_per_device``, and all workers' counts.
@@ -145,11 +148,11 @@ class Trainer:
         scaler = self.workers.accelerator.scaler
         return self.model, self.optimizer, self.scheduler, scaler
 
-    def _not_finite(self, value: float, rows: Sequence[Row]) -> TrainingError:
+    def _not_finite(self, what: str, value: float, rows: Sequence[Row]) -> TrainingError:
         names = sorted({self.sampler.tasks[task].name for task, _ in rows})
         kept = checkpoint.latest_step(self.folder) if self.folder else None
         return TrainingError(
-            f"loss is {value} at step {self.done} (tasks {', '.join(names)}); last good "
+            f"{what} is {value} at step {self.done} (tasks {', '.join(names)}); last good "
             f"checkpoint: {'none' if kept is None else f'step {kept}'}",
             hint="Lower the learning rate, then resume from the checkpoint.",
         )

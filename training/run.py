@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from training.model import AdaptedModel
 from training.objectives import build_objective
 from training.objectives.base import Objective
 from training.progress import tell
-from training.provenance import check_same_data, data_record, environment
+from training.provenance import check_same_data, data_digest, data_record, environment
 from training.recipe import Recipe, TrainSection, parse_recipe
 from training.sampler import Curriculum
 from training.sources import load_tasks
@@ -170,9 +171,10 @@ class Run:
         """
         indices = [index for index, task in enumerate(self.tasks) if task.dev]
         found = {}
-        for index in workers.share(indices) if workers else indices:
-            shown = self.tasks[index].dev[:num_examples]
-            found[index] = accuracy(self.model, self.objective, index, shown, self.recipe.metric)
+        with workers.agreeing() if workers else nullcontext():
+            for index in workers.share(indices) if workers else indices:
+                dev = self.tasks[index].dev[:num_examples]
+                found[index] = accuracy(self.model, self.objective, index, dev, self.recipe.metric)
         shares = workers.gather(found) if workers else [found]
         scores = {index: score for share in shares for index, score in share.items()}
         return {self.tasks[index].name: scores[index] for index in indices}
@@ -214,6 +216,8 @@ class Run:
         """
         train = self.recipe.train
         workers = workers or Workers(train.mixed_precision)
+        if workers.size > 1:
+            workers.check_same("data", data_digest(self.tasks))
         with workers.agreeing():
             if workers.is_main:
                 self._record(folder, workers.size)

@@ -25,11 +25,13 @@ class Workers:
     """This process among the workers: ``rank`` from 0 to ``size`` - 1, its device, the sums.
 
     Only rank 0 writes (``is_main``). Every other method but :meth:`share` waits for the same call
-    on all of them. Raises :class:`UsageError` for fp16 without an accelerator device and
-    :class:`UnavailableError` where the workers do not find each other.
+    on all of them. Raises :class:`UsageError` for fp16 without an accelerator device and for what
+    `accelerate launch` asks against the recipe, :class:`UnavailableError` where the workers do not
+    find each other.
     """
 
     def __init__(self, mixed_precision: str = "no") -> None:
+        _check_launcher(mixed_precision)
         AcceleratorState._reset_state()  # an earlier run of this process may differ in precision
         stated = int(os.environ.get("WORLD_SIZE", "1"))
         self.accelerator = Accelerator(
@@ -89,6 +91,15 @@ class Workers:
             fault = error
         self.raise_first(fault)
 
+    def check_same(self, what: str, value: str) -> None:
+        """Raise :class:`TrainingError` where the workers' values differ."""
+        found = self.gather(value)
+        if len(set(found)) > 1:
+            raise TrainingError(
+                f"the workers differ in {what}: {', '.join(found)}",
+                hint="Give every worker the same files and versions.",
+            )
+
     def raise_first(self, fault: PatchbayError | None) -> None:
         """Raise the fault of the lowest rank that has one, if any has."""
         faults = [found for found in self.gather(fault) if found is not None]
@@ -137,6 +148,19 @@ class Workers:
         for parameter, gradient, count in zip(parameters, gradients, touched_by.tolist()):
             parameter.grad = gradient.view_as(parameter) if count else None
         return sums
+
+
+def _check_launcher(mixed_precision: str) -> None:
+    """Refuse settings of `accelerate launch` that would be dropped."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", mixed_precision):
+        raise UsageError(
+            f"the launcher asks for mixed precision {asked}; the recipe's train.mixed_precision is "
+            f"{mixed_precision}"
+        )
+    for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise UsageError(f"the launcher asks for {name}; every worker here holds all weights")
 
 
 def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -120,6 +120,19 @@ def test_a_loss_that_is_not_finite_names_step_tasks_and_checkpoint(tmp_path: Pat
         run.train(tmp_path, break_weights)
 
 
+def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(tmp_path: Path) -> None:
+    run = Run.build(tiny_recipe(steps=4, save_every=1))
+    weight = next(p for p in run.model.parameters() if p.requires_grad)
+
+    def break_gradient(record: dict[str, Any]) -> None:
+        if record["step"] == 2:
+            weight.register_hook(lambda gradient: gradient * float("inf"))
+
+    with pytest.raises(TrainingError, match=r"gradient norm is .+ at step 2 .*checkpoint: step 2"):
+        run.train(tmp_path, break_gradient)
+    assert all(w.isfinite().all() for w in checkpoint.stored_weights(tmp_path).values())
+
+
 def test_a_checkpoint_of_another_method_or_a_torn_one_is_refused(tmp_path: Path) -> None:
     Run.build(tiny_recipe(steps=1)).train(tmp_path)
     with pytest.raises(IncompatibleError, match="names differ"):

@@ -151,9 +151,9 @@ def test_a_runs_own_fault_comes_back_typed_and_is_not_tried_again(tmp_path: Path
 @pytest.mark.timeout(900)
 def test_more_workers_than_the_cluster_has_cpus_are_refused(tmp_path: Path) -> None:
     program = (
-        "import ray, sys\n"
         "from training.local_ray import _prepare_environment, connected\n"
         "_prepare_environment()\n"
+        "import ray\n"
         "ray.init(address='local', num_cpus=1, include_dashboard=False, log_to_driver=False)\n"
         "try:\n"
         "    with connected(None, 2): pass\n"

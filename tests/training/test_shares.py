@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import BertModel, BertTokenizer, ByT5Tokenizer
 
 from adapters_store.errors import UnavailableError, UsageError
 from training.backbones import load_model, sites_of
+from training.cluster import _Tail
 from training.methods import MethodConfig
 from training.methods.routing import GATES, Router
 from training.model import AdaptedModel
@@ -145,3 +147,35 @@ def test_a_launcher_whose_workers_do_not_meet_is_told(monkeypatch: pytest.Monkey
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UnavailableError, match="states 2 workers; found 1"):
         Workers()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "the recipe's train.mixed_precision is no"),
+        ("ACCELERATE_USE_FSDP", "true", "every worker here holds all weights"),
+    ],
+)
+def test_what_a_launcher_asks_against_the_recipe_is_refused(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=message):
+        Workers()
+
+
+def test_a_log_is_followed_across_a_new_beginning(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+
+    def write(steps: Iterable[int], end: str = "") -> None:
+        log.write_text("".join(f'{{"step": {step}, "loss": 1}}\n' for step in steps) + end)
+
+    tail = _Tail(log, 2)
+    assert list(tail.added()) == []
+    write(range(1, 5), end='{"step":')
+    assert [record["step"] for record in tail.added()] == [3, 4]
+    assert list(tail.added()) == []
+    write(range(1, 4))
+    assert list(tail.added()) == []
+    write([*range(1, 4), 4, 5])
+    assert [record["step"] for record in tail.added()] == [5]

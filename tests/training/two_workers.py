@@ -51,6 +51,18 @@ def headed_run(bert: Path) -> Run:
     return Run.build(recipe, tasks)
 
 
+def narrowed_run(is_long_in: str) -> Run:
+    """One example over a limit that is set only after all were found to be inside one."""
+    recipe = uneven_recipe(steps=8).model_copy(update={"max_input_tokens": 512})
+    short = [Example("x" * 9, "y")] * (7 * 4)
+    long = Example("x" * 400, "y")
+    train = [*short[1:], long] if is_long_in == "train" else short
+    dev = [long] if is_long_in == "dev" else short[:1]
+    run = Run.build(recipe, [Task("first", train, short[:1]), Task("second", short, dev)])
+    run.objective.max_input_tokens = 128
+    return run
+
+
 def main(out: Path) -> None:
     """Every scenario, one after the other."""
     torch.set_num_threads(1)
@@ -78,9 +90,12 @@ def main(out: Path) -> None:
         raised(lambda: train_recipe(recipe, out / "halted", workers, is_asked_to_stop=stop))
         train_recipe(recipe, out / "halted", workers)
 
-        rows = [Example("x" * (9 if row else 400), "y") for row in range(7 * 8)]
-        run = Run.build(uneven_recipe(steps=8, eval_every=None), [Task("long", rows)])
-        raised(lambda: run.train(out / "long", workers=workers))
+        raised(lambda: narrowed_run(is_long_in="train").train(out / "long", workers=workers))
+        raised(lambda: narrowed_run(is_long_in="dev").train(out / "dev", workers=workers))
+        differing = tiny_recipe(seed=3 + workers.rank)
+        tasks = differing.tasks.model_copy(update={"seed": workers.rank})
+        differing = differing.model_copy(update={"tasks": tasks})
+        raised(lambda: train_recipe(differing, out / "differing", workers))
         apart = out / ("straight" if workers.is_main else "apart")
         raised(lambda: train_recipe(recipe, apart, workers))
         few = uneven_recipe(rows_per_step=1)
