@@ -159,7 +159,7 @@ def test_a_column_of_classes_gives_names_and_labels_and_minus_one_is_refused(
     given = section(saved, tmp_path, splits={"test": None})
     (task,) = load_tasks(given)
     assert task.labels == ("no", "yes")
-    assert [row.output for row in task.dev] == ["yes", "no", "yes", "no"]
+    assert sorted(row.output for row in task.dev) == ["no", "no", "yes", "yes"]
     with pytest.raises(
         TrainingError, match=r"one\[test\], row 0: column 'verdict' holds -1; .*\['no', 'yes'\]"
     ):
@@ -225,6 +225,18 @@ def test_a_label_outside_the_set_is_named_with_its_line(tmp_path: Path) -> None:
         load_tasks(given)
     (task,) = load_tasks(TasksSection(source="jsonl", path=str(path), has_labels=True))
     assert task.labels == ("maybe", "yes")
+
+
+def test_dev_rows_are_in_a_drawn_order_and_test_rows_in_the_order_of_the_file(
+    tmp_path: Path,
+) -> None:
+    rows = [{"input": f"{n:02}", "output": "ab"[n // 20]} for n in range(40)]
+    parts = [row | {"part": part} for part in ("train", "dev", "test") for row in rows]
+    path = write_lines(tmp_path / "rows.jsonl", parts)
+    (task,) = load_tasks(TasksSection(source="jsonl", path=str(path), name="t"))
+    assert sorted(row.input for row in task.dev) == [row["input"] for row in rows]
+    assert {row.output for row in task.dev[:16]} == {"a", "b"}
+    assert [row.input for row in task.test] == [row["input"] for row in rows]
 
 
 def test_an_empty_task_is_refused_by_name(tmp_path: Path) -> None:

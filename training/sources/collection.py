@@ -75,5 +75,5 @@ def _placed(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _is_here(folder: Path, value: str, entry: dict[str, Any]) -> bool:
     """A hub name is neither in the folder nor called like a path or a file."""
-    is_named = value.startswith((".", "/")) or Path(value).suffix in SUFFIXES
-    return entry["source"] != "datasets" or is_named or (folder / value).exists()
+    is_named = value.startswith((".", "/")) or SUFFIXES.keys() & {*Path(value).suffixes}
+    return entry["source"] != "datasets" or bool(is_named) or (folder / value).exists()

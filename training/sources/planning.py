@@ -121,7 +121,7 @@ def _task(
     for part in PARTS:
         rows, limit, seed = parts.get(part), limits[part], f"{section.seed}/{name}/{part}"
         if rows is not None and limit != 0:
-            keys = _keys(len(rows), len(prompts), limit, seed, draws_one=part != "train")
+            keys = _keys(part, len(rows), len(prompts), limit, seed)
             read[part] = Examples.read(rows, prompts, keys, limit, with_outputs=wanted)
     if section.has_labels and labels is None:
         labels = sorted({output for part in read.values() for output in part.outputs or ()})
@@ -135,21 +135,20 @@ def _task(
 
 
 def _keys(
-    num_rows: int, num_prompts: int, limit: int | None, seed: str, *, draws_one: bool
+    part: str, num_rows: int, num_prompts: int, limit: int | None, seed: str
 ) -> Iterable[int]:
-    """Every row under every prompt, or under one that is drawn; at random where there is a limit.
+    """Training rows under every prompt, others under one that is drawn.
 
-    A draw goes on until the limit is reached, since a prompt may pass over rows.
+    In a drawn order where there is a limit, which a prompt that passes over rows reaches later,
+    and for dev always: a step is scored by its first rows, and files are often sorted.
     """
     rng = random.Random(seed)
-    if draws_one and num_prompts > 1:
-        drawn = (row * num_prompts + rng.randrange(num_prompts) for row in range(num_rows))
-        keys = array("Q", drawn)
-        if limit is None or limit >= num_rows:
-            return keys
-        return map(keys.__getitem__, _shuffled(num_rows, rng))
-    total = num_rows * num_prompts
-    return range(total) if limit is None or limit >= total else _shuffled(total, rng)
+    total = num_rows * num_prompts if part == "train" else num_rows
+    is_drawn = part == "dev" or (limit is not None and limit < total)
+    order = _shuffled(total, rng) if is_drawn else range(total)
+    if part == "train" or num_prompts == 1:
+        return order
+    return (row * num_prompts + rng.randrange(num_prompts) for row in order)
 
 
 def _shuffled(count: int, rng: random.Random) -> Iterator[int]:

@@ -99,10 +99,9 @@ def split_choices(text: str) -> tuple[str, ...]:
 
 
 def checked(example: Example, place: Place) -> Example:
-    """The example; raises TrainingError where its outputs are not among its choices."""
-    for output in example.accepted if example.choices else ():
-        if output not in example.choices:
-            raise TrainingError(
-                f"{place}: output {output!r} is not one of the choices {list(example.choices)}"
-            )
+    """The example; raises TrainingError where its output is not among its choices."""
+    if example.choices and example.output not in example.choices:
+        raise TrainingError(
+            f"{place}: output {example.output!r} is not one of the choices {list(example.choices)}"
+        )
     return example
