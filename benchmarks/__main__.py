@@ -11,10 +11,12 @@ from adapters_store.lazy import resolve
 
 BENCHMARKS: dict[str, str] = {
     "adaptation": "benchmarks.adaptation:run",
+    "fairness": "benchmarks.fairness:run",
     "heterogeneity": "benchmarks.heterogeneity:run",
     "alignment": "benchmarks.alignment:run",
     "registry": "benchmarks.registry:run",
     "suite": "benchmarks.suite:run",
+    "residency": "benchmarks.residency:run",
     "superni": "benchmarks.superni:run",
     "training_step": "benchmarks.training_step:run",
     "textcls": "benchmarks.textcls:run",

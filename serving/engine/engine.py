@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 import torch
 
@@ -105,6 +106,14 @@ class Engine:
         self._totals["cancelled"] += 1
         self._events.append(Finished(request_id, "cancelled", row.num_input, row.num_output))
         return True
+
+    def preload(self, digests: Iterable[str]) -> None:
+        """Read adapters into memory in the background, so that their first rows need no read.
+
+        They are taken over as steps are made; one that cannot be read is left to its first row.
+        """
+        for digest in digests:
+            self._cache.preload(digest)
 
     def unload(self, digest: str, timeout_s: float) -> None:
         """Free the memory of an adapter, or of a bank and its tasks, once its rows are done.

@@ -48,6 +48,7 @@ class AdapterCache:
         self._pending: dict[str, Entry] = {}
         self._victims = Victims()
         self._dropped: set[str] = set()
+        self._preloads: dict[str, Future[Item]] = {}
         self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="adapter-reader")
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="adapter-preparer")
         self._stats = CacheStats()
@@ -81,6 +82,13 @@ class AdapterCache:
                 self._victims.offer(entry.digest, entry.num_bytes)
         self._evict()
 
+    def preload(self, digest: str) -> None:
+        """Read ``digest`` into the host tier in the background, without preparing it."""
+        if digest not in self._host and digest not in self._preloads:
+            reading = self._readers.submit(load, self._loader, digest, self._fingerprint)
+            self._preloads[digest] = reading
+            self._stats.num_loads += 1
+
     def drop(self, digest: str) -> None:
         """Free every byte of ``digest``: now, or when its last lease ends.
 
@@ -101,6 +109,14 @@ class AdapterCache:
         """Take over what the loader threads finished, and start what there is room for."""
         for entry in list(self._pending.values()):
             self._advance(entry)
+        for digest, reading in list(self._preloads.items()):
+            if not reading.done():
+                break
+            del self._preloads[digest]
+            if reading.exception() is None:
+                self._host.put(digest, reading.result())
+            else:
+                self._stats.num_failures += 1
 
     def wait(self, timeout_s: float) -> None:
         """Block until a background load makes progress, at most ``timeout_s`` seconds."""

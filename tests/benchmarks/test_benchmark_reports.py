@@ -82,6 +82,38 @@ def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(monkey
     assert ratios["routed_qv_32_same_tokens"] == 1.0
 
 
+TINY = {"d_model": 32, "d_kv": 8, "num_heads": 4, "d_ff": 64, "num_layers": 1, "vocab_size": 64}
+
+
+def test_residency_gives_the_contract_ratios():
+    from benchmarks import residency
+
+    report = residency.run(quick=True, model=TINY, num_many=300)
+    names = {
+        "ttft_p95_2x_over_1x",
+        "throughput_2x_over_1x",
+        "step_10000_over_32",
+        "first_token_after_register_over_warm",
+    }
+    assert names <= set(report.ratios)
+    assert all(value > 0 for value in report.ratios.values())
+    by_factor = {row["factor"]: row for row in report.rows if "factor" in row}
+    assert by_factor[1.0]["from_store"] == 0
+    assert by_factor[4.0]["ready"] < by_factor[2.0]["ready"] < by_factor[0.5]["ready"] == 1
+    assert by_factor[4.0]["from_store"] > 0
+    assert [row["routings"] for row in report.rows if "routings" in row] == [33, 301]
+
+
+def test_fairness_gives_the_contract_ratio_for_both_policies():
+    from benchmarks import fairness
+
+    report = fairness.run(quick=True, model={**TINY, "num_layers": 2})
+    assert report.ratios["victim_p99_over_alone"] > 0
+    assert report.ratios["victim_p99_over_alone_fifo"] > 0
+    assert [row["case"] for row in report.rows] == ["alone", "flooded", "flooded"]
+    assert len({row["requests"] for row in report.rows[:2]}) == 1
+
+
 def test_registry_gives_the_contract_ratios_over_both_catalogs(monkeypatch, postgres):
     from benchmarks import registry, services
 
