@@ -161,6 +161,7 @@ class Teacher:
                     "method": config.mode,
                     "objective": self.kind,
                     "init": config.init,
+                    **({"gate": config.gate} if is_routed else {}),
                     "steps": config.steps,
                     "num_examples": len(task.train),
                     "scores": {k: v for k, v in metrics.items() if k in ("dev", "test")},

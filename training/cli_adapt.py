@@ -96,6 +96,7 @@ def adapt(
 
     Example: patchbay adapt --backbone F --bank acme/bank --data new.jsonl --name acme/new
     """
+    from adapters_store.errors import UsageError
     from adapters_store.names import parse_name
     from training.adapt import AdaptConfig, Teacher
     from training.lookup import file_task, find_source, neighbours_of
@@ -103,8 +104,15 @@ def adapt(
     reference = parse_name(name)
     given = {key: value for key, value in options.items() if value not in (None, ())}
     config = AdaptConfig(**given)
+    is_fresh = config.mode in ("lora", "ia3") and not bank and not library
+    if not is_fresh and (ignored := [key for key in ("rank", "sites") if key in given]):
+        raise UsageError(
+            f"--{ignored[0]} is a fresh adapter's; mode {config.mode!r} takes those of its source"
+        )
     teacher = Teacher.open(folder, kind=kind)
     task = file_task(data, reference.name, teacher.kind, about=description)
+    if config.eval_every and not task.dev:
+        raise UsageError(f"--eval-every chooses a step on dev; {data} has no rows of part `dev`")
     with open_store(location, create=True) as store:
         source = find_source(store, teacher.backbone, bank, library)
         others = neighbours_of(store, source) if source and config.init != "uniform" else []

@@ -164,6 +164,10 @@ def test_a_library_is_mixed_by_command(published: Published, tmp_path: Path) -> 
         assert scored["exact_match"] == row["metrics"]["test"]
     with pytest.raises(UsageError, match="both a bank and a library"):
         invoke(adapt, *learn, *library, "--bank", folders[0], "--name", "acme/x")
+    with pytest.raises(UsageError, match="--rank is a fresh adapter's; mode 'soup'"):
+        invoke(adapt, *learn, *library, "--mode", "soup", "--rank", 2, "--name", "acme/x")
+    with pytest.raises(UsageError, match="has no rows of part `dev`"):
+        invoke(adapt, *learn, *library, "--eval-every", 1, "--name", "acme/x")
 
 
 def test_any_of_several_references_counts(published: Published, tmp_path: Path) -> None:
