@@ -42,6 +42,14 @@ class PayloadTooLargeError(UsageError):
     default_hint = "Send less at once, or raise the limit in the server's configuration."
 
 
+class ClientLeftError(PatchbayError):
+    """The connection closed before the answer was ready; nobody reads this error."""
+
+    code = "client_closed"
+    status = 499
+    default_hint = "Keep the connection open until the answer has arrived."
+
+
 class NotAvailableForError(UsageError):
     """A call that this kind of model or task does not answer."""
 

@@ -1,4 +1,4 @@
-"""One output of one prompt: tokens from the core become text, stop strings end it."""
+"""The outputs of one row: tokens from the core become text, stop strings end it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from adapters_store.errors import UnavailableError
 from serving.api.resolver import Target
-from serving.api.text import StopScanner
-from serving.engine.events import Finished, Token
+from serving.api.writing import Ending, Writer, Written
+from serving.engine.events import Finished, Prompt, Searched, Token
 from serving.engine.request import Request, RequestKind, Sampling
 from serving.metrics import Metrics
 
@@ -20,14 +20,18 @@ from serving.metrics import Metrics
 class Piece:
     """Text that is safe to give out, and the tokens that came since the piece before.
 
-    ``finish_reason`` (``stop`` or ``length``) is set on the last piece alone. Counts are totals.
+    ``sequence`` numbers the outputs of a beam search; ``prompt`` comes once, with the first piece,
+    where its log-probabilities were asked for. ``finish_reason`` (``stop`` or ``length``) is set
+    on an output's last piece alone. Counts are totals of the output.
     """
 
     text: str
-    tokens: tuple[Token, ...] = ()
+    tokens: tuple[Written, ...] = ()
     finish_reason: str | None = None
     num_input_tokens: int = 0
     num_output_tokens: int = 0
+    sequence: int = 0
+    prompt: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +39,30 @@ class Output:
     """A finished generation."""
 
     text: str
-    tokens: tuple[Token, ...]
+    tokens: tuple[Written, ...]
     finish_reason: str
     num_input_tokens: int
     num_output_tokens: int
+    prompt: tuple[Token, ...] = ()
+
+    @property
+    def mean_logprob(self) -> float:
+        """Log-probability per token; minus infinity for an empty output."""
+        known = [one.token.logprob for one in self.tokens if one.token.logprob is not None]
+        return sum(known) / len(known) if known else float("-inf")
 
 
 async def generate(
-    target: Target, ids: Sequence[int], sampling: Sampling, stops: Sequence[str], metrics: Metrics
+    target: Target, ids: Sequence[int], sampling: Sampling, ending: Ending, metrics: Metrics
 ) -> AsyncGenerator[Piece, None]:
-    """Pieces of one output, without empty ones but for the last; raises what the core reports."""
+    """Pieces of one output, or of all outputs of a beam search; raises what the core reports.
+
+    No piece is empty but an output's last and one that brings the prompt.
+    """
     served = target.served
-    detokenizer, scanner = served.tokenizer.detokenizer(), StopScanner(stops)
     request = new_request("generate", target, ids, sampling)
     started, num_output = time.perf_counter(), 0
-    pending: list[Token] = []
+    writer = Writer(served.tokenizer, ending)
     try:
         async with aclosing(served.core.generate(request)) as events:
             async for event in events:
@@ -57,43 +70,75 @@ async def generate(
                     if num_output == 0:
                         observe_first(metrics, served.name, started)
                     num_output += 1
-                    pending.append(event)
-                    text = scanner.push(detokenizer.push(event.token))
-                    if scanner.is_stopped:
-                        yield Piece(text, tuple(pending), "stop", len(ids), num_output)
+                    text = writer.push(event)
+                    if writer.is_stopped:
+                        yield Piece(text, writer.take(), "stop", len(ids), num_output)
                         return
                     if text:
-                        yield Piece(text, tuple(pending), None, len(ids), num_output)
-                        pending = []
+                        yield Piece(text, writer.take(), None, len(ids), num_output)
+                elif isinstance(event, Prompt):
+                    yield Piece("", prompt=event.tokens)
+                elif isinstance(event, Searched):
+                    observe_first(metrics, served.name, started)
+                    num_output = event.num_output_tokens
+                    for piece in _sequences(target, event, ending):
+                        yield piece
+                    return
                 elif isinstance(event, Finished):
-                    text = scanner.push(detokenizer.flush()) + scanner.flush()
-                    reason = "stop" if scanner.is_stopped else event.reason
-                    yield Piece(text, tuple(pending), reason, len(ids), num_output)
+                    text = writer.flush()
+                    reason = "stop" if writer.is_stopped else event.reason
+                    yield Piece(text, writer.take(), reason, len(ids), num_output)
                     return
     finally:
         count_tokens(metrics, served.name, len(ids), num_output)
     raise UnavailableError(f"request {request.id} ended without a result")
 
 
+def _sequences(target: Target, event: Searched, ending: Ending) -> list[Piece]:
+    """One piece for each sequence of a beam search."""
+    pieces = []
+    for number, found in enumerate(event.hypotheses):
+        writer = Writer(target.served.tokenizer, ending)
+        texts: list[str] = []
+        for token in found.tokens:
+            texts.append(writer.push(token))
+            if writer.is_stopped:
+                break
+        texts.append("" if writer.is_stopped else writer.flush())
+        reason = "stop" if writer.is_stopped else found.reason
+        count = len(found.tokens)
+        pieces.append(
+            Piece("".join(texts), writer.take(), reason, event.num_input_tokens, count, number)
+        )
+    return pieces
+
+
 async def generate_all(
-    target: Target, ids: Sequence[int], sampling: Sampling, stops: Sequence[str], metrics: Metrics
-) -> Output:
-    """The whole output at once."""
+    target: Target, ids: Sequence[int], sampling: Sampling, ending: Ending, metrics: Metrics
+) -> list[Output]:
+    """The whole output at once, or every output of a beam search, best first."""
+    outputs: list[Output] = []
     texts: list[str] = []
-    tokens: list[Token] = []
-    async with aclosing(generate(target, ids, sampling, stops, metrics)) as pieces:
+    tokens: list[Written] = []
+    prompt: tuple[Token, ...] = ()
+    async with aclosing(generate(target, ids, sampling, ending, metrics)) as pieces:
         async for piece in pieces:
             texts.append(piece.text)
             tokens += piece.tokens
+            prompt = prompt or piece.prompt
             if piece.finish_reason is not None:
-                return Output(
-                    "".join(texts),
-                    tuple(tokens),
-                    piece.finish_reason,
-                    piece.num_input_tokens,
-                    piece.num_output_tokens,
+                outputs.append(
+                    Output(
+                        "".join(texts),
+                        tuple(tokens),
+                        piece.finish_reason,
+                        piece.num_input_tokens,
+                        piece.num_output_tokens,
+                        prompt,
+                    )
                 )
-    raise UnavailableError("the generation ended without a reason")
+                texts, tokens = [], []
+    return outputs
 
 
 def new_request(

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters_store.errors import IncompatibleError
 from serving.api.generation import count_tokens, generate_all, new_request, observe_first
-from serving.api.prompts import make_sampling
+from serving.api.prompts import make_ending, make_sampling
 from serving.api.resolver import Target
 from serving.api.schemas import SamplingBody
 from serving.api.service import Service
@@ -44,7 +44,8 @@ async def predict_one(
         assert isinstance(event, Scored)
         return Prediction(labelled(target, event.scores), event.num_input_tokens)
     sampling = make_sampling(target, parameters, service.config.limits, index=index)
-    output = await generate_all(target, ids, sampling, parameters.stops, service.metrics)
+    ending = make_ending(parameters)
+    output, *_ = await generate_all(target, ids, sampling, ending, service.metrics)
     answer: Any = output.text
     if signature.task == "classification":
         answer = {"label": output.text.strip(), "scores": None}

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from fastapi import Request
+
 from adapters_store.errors import UsageError
+from serving.api.envelope import ClientLeftError
 from serving.api.resolver import Target
 from serving.api.schemas import SamplingBody
+from serving.api.writing import Ending
 from serving.config import LimitsSection
 from serving.engine.request import Sampling
 
@@ -44,7 +48,9 @@ def make_sampling(
     limits: LimitsSection,
     *,
     index: int = 0,
+    num_sequences: int = 1,
     logprobs: int | None = None,
+    prompt_logprobs: int | None = None,
 ) -> Sampling:
     """Sampling of the ``index``-th output of a prompt; a seed gives each output its own."""
     signature = target.signature
@@ -54,10 +60,28 @@ def make_sampling(
         temperature=body.temperature or 0.0,
         top_k=body.top_k or 0,
         top_p=1.0 if body.top_p is None else body.top_p,
+        min_p=body.min_p or 0.0,
         seed=None if body.seed is None else (body.seed + index) % 2**63,
+        logit_bias=body.biases,
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        allowed_token_ids=tuple(body.allowed_token_ids or ()),
+        min_tokens=body.min_tokens,
         ignore_eos=body.ignore_eos,
+        stop_token_ids=tuple(body.stop_token_ids),
         logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+        num_beams=body.num_beams,
+        num_sequences=num_sequences,
+        length_penalty=1.0 if body.length_penalty is None else body.length_penalty,
+        early_stopping=False if body.early_stopping is None else body.early_stopping,
     )
+
+
+def make_ending(body: SamplingBody) -> Ending:
+    """Where texts end besides at the model's own end."""
+    return Ending(body.stops, body.include_stop_str_in_output, body.min_tokens)
 
 
 def check_count(num_rows: int, limits: LimitsSection, param: str) -> None:
@@ -68,6 +92,29 @@ def check_count(num_rows: int, limits: LimitsSection, param: str) -> None:
             hint="Send several requests; they share batches all the same.",
             param=param,
         )
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of ``work``, which is cancelled as soon as the client closes the connection.
+
+    Raises :class:`ClientLeftError` then. The body of ``request`` must have been read.
+    """
+    task = asyncio.create_task(work)
+    leaving = asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeftError("the client closed the connection")
+        return task.result()
+    finally:
+        task.cancel()
+        leaving.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
 
 
 async def run_all(calls: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:

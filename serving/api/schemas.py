@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
@@ -25,6 +25,11 @@ class StreamOptions(_Body):
     include_obfuscation: bool = Field(default=False, description="Accepted and ignored.")
 
 
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+TokenId = Annotated[StrictInt, Field(ge=0)]
+
+
 class SamplingBody(_Body):
     """How each output is chosen. ``temperature`` 0, the default, is greedy."""
 
@@ -32,9 +37,33 @@ class SamplingBody(_Body):
     temperature: float | None = Field(default=None, ge=0, le=10)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0, description="0 keeps all tokens.")
+    min_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | Stops | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
+    logit_bias: dict[Annotated[int, Field(ge=0)], Bias] | None = Field(
+        default=None, max_length=1024, description="Token id to what is added to its logit."
+    )
+    allowed_token_ids: list[TokenId] | None = Field(
+        default=None, min_length=1, description="The only tokens that may be written."
+    )
+    min_tokens: int = Field(default=0, ge=0, description="Nothing ends an output before.")
     ignore_eos: bool = False
+    stop: str | Stops | None = None
+    stop_token_ids: list[TokenId] = Field(default=[], max_length=64)
+    include_stop_str_in_output: bool = False
+    num_beams: int = Field(default=1, ge=1, le=64, description="Above 1: beam search.")
+    length_penalty: float | None = Field(default=None, ge=-100, le=100)
+    early_stopping: bool | Literal["never"] | None = None
+
+    @model_validator(mode="after")
+    def _beams(self) -> Self:
+        if self.num_beams == 1 and self.length_penalty is not None:
+            raise ValueError("length_penalty needs num_beams above 1")
+        if self.num_beams == 1 and self.early_stopping is not None:
+            raise ValueError("early_stopping needs num_beams above 1")
+        return self
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -42,6 +71,11 @@ class SamplingBody(_Body):
         if isinstance(self.stop, str):
             return (self.stop,) if self.stop else ()
         return tuple(self.stop or ())
+
+    @property
+    def biases(self) -> tuple[tuple[int, float], ...]:
+        """Tokens with what is added to their logits."""
+        return tuple((self.logit_bias or {}).items())
 
 
 class CompletionBody(SamplingBody):
@@ -64,29 +98,30 @@ class CompletionBody(SamplingBody):
     echo: bool = False
     user: str | None = Field(default=None, description="Accepted and ignored.")
     metadata: dict[str, Any] | None = Field(default=None, description="Accepted and ignored.")
-    best_of: int | None = Field(default=None, description="Only 1 is supported.")
-    suffix: str | None = Field(default=None, description="Not supported; leave it out.")
-    presence_penalty: float | None = Field(default=None, description="Only 0 is supported.")
-    frequency_penalty: float | None = Field(default=None, description="Only 0 is supported.")
-    logit_bias: dict[str, float] | None = Field(
-        default=None, description="Only empty is supported."
+    best_of: int | None = Field(
+        default=None, ge=1, le=64, description="Outputs of which the likeliest n are given."
     )
+    suffix: str | None = Field(default=None, description="Not supported; leave it out.")
 
-    @field_validator("best_of", "suffix", "presence_penalty", "frequency_penalty", "logit_bias")
+    @field_validator("suffix")
     @classmethod
-    def _is_neutral(cls, value: Any) -> Any:
-        if value in (None, 0, "", {}) or (value == 1 and isinstance(value, int)):
-            return value
-        raise ValueError("this server does not support the field; leave it out")
+    def _is_absent(cls, value: str | None) -> str | None:
+        if value:
+            raise ValueError("this server does not support the field; leave it out")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.best_of not in (None, 1):
-            raise ValueError("best_of must be 1")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")
-        if self.echo and self.logprobs is not None:
-            raise ValueError("echo and logprobs cannot be combined")
+        if self.num_beams > 1 and self.n > self.num_beams:
+            raise ValueError("n is at most num_beams in a beam search")
+        if self.best_of is None:
+            return self
+        if self.best_of < self.n:
+            raise ValueError("best_of must be at least n")
+        if self.best_of > self.n and (self.stream or self.num_beams > 1):
+            raise ValueError("best_of cannot be combined with stream or num_beams")
         return self
 
     @property

@@ -12,6 +12,17 @@ from typing import Any, Protocol
 from adapters_store.errors import UsageError
 
 
+def _byte_symbols() -> dict[str, int]:
+    """The printable stand-ins of bytes in byte-level BPE vocabularies (GPT-2)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    own = {chr(byte): byte for byte in printable}
+    return own | {chr(256 + number): byte for number, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_symbols()
+
+
 class Detokenizer(Protocol):
     """Turns ids into text step by step; never gives half a character."""
 
@@ -50,8 +61,31 @@ class Tokenizer:
         return "".join([detokenizer.push(token) for token in ids]) + detokenizer.flush()
 
     def token_text(self, token: int) -> str:
-        """One token as text, for log-probabilities; special tokens keep their names."""
-        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+        """One token as text, for log-probabilities; special tokens keep their names.
+
+        Parts of a character read ``bytes:\\xe2``, as in OpenAI's API.
+        """
+        data = self.token_bytes(token)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 bytes of one token, which may be parts of characters."""
+        if self._is_bytes:
+            byte = token - int(self._tokenizer.offset)
+            if 0 <= byte < 256:
+                return bytes([byte])
+        text = str(self._tokenizer.decode([token], skip_special_tokens=False))
+        if "\ufffd" not in text:
+            return text.encode()
+        piece = str(self._tokenizer.convert_ids_to_tokens(token))
+        if piece.startswith("<0x") and piece.endswith(">"):
+            return bytes([int(piece[3:-1], 16)])
+        if all(symbol in _BYTE_OF for symbol in piece):
+            return bytes(_BYTE_OF[symbol] for symbol in piece)
+        return text.encode()
 
     def detokenizer(self) -> Detokenizer:
         """A fresh incremental detokeniser for one output."""
@@ -136,10 +170,14 @@ class WordDetokenizer:
 
 
 class StopScanner:
-    """Finds stop strings in arriving text, also across chunks; the stop itself is not given out."""
+    """Finds stop strings in arriving text, also across chunks.
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    The stop itself is given out only where ``is_included``, and then at once as a whole.
+    """
+
+    def __init__(self, stops: Sequence[str], *, is_included: bool = False) -> None:
         self._stops = tuple(stops)
+        self._is_included = is_included
         self._held = ""
         self.is_stopped = False
 
@@ -153,7 +191,8 @@ class StopScanner:
         ]
         if found_at:
             self.is_stopped = True
-            found, self._held = self._held[: min(found_at)[1]], ""
+            stop, start = min(found_at)
+            found, self._held = self._held[: stop if self._is_included else start], ""
             return found
         keep = max((self._overlap(stop) for stop in self._stops), default=0)
         cut = len(self._held) - keep

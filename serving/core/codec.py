@@ -28,6 +28,7 @@ _TYPES: tuple[type[Any], ...] = (
     events.Failed,
     events.Hypothesis,
     events.Searched,
+    events.Prompt,
 )
 _CODES = {type_: code for code, type_ in enumerate(_TYPES)}
 _FIELDS = {type_: tuple(field.name for field in fields(type_)) for type_ in _TYPES}

@@ -22,6 +22,14 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """The prompt's tokens with their log-probabilities; the first has none. Comes once, first."""
+
+    id: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A generation ended; ``num_output_tokens`` equals the number of its Token events."""
 
@@ -78,4 +86,4 @@ class Failed:
 
 
 Last = Finished | Searched | Scored | Embedded | Failed
-Event = Token | Last
+Event = Token | Prompt | Last

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import Literal
 
 from adapters_store.errors import UsageError
@@ -59,9 +59,13 @@ class Sampling:
     early_stopping: EarlyStopping = False
 
     def __post_init__(self) -> None:
-        problems = [message for is_wrong, message in self._checks() if is_wrong]
-        if problems:
-            raise UsageError("; ".join(problems))
+        wrong = [(name, expected) for name, is_right, expected in self._checks() if not is_right]
+        if wrong:
+            problems = [
+                f"{name} is {getattr(self, name)!r:.200}; expected {expected}"
+                for name, expected in wrong
+            ]
+            raise UsageError("; ".join(problems), param=wrong[0][0])
 
     @property
     def has_penalties(self) -> bool:
@@ -75,66 +79,37 @@ class Sampling:
         biased = tuple(token for token, _ in self.logit_bias)
         return biased + self.allowed_token_ids + self.stop_token_ids
 
-    def _checks(self) -> list[tuple[bool, str]]:
-        biases = [value for _, value in self.logit_bias]
-        shifts = (self.frequency_penalty, self.presence_penalty, *biases)
+    def _checks(self) -> list[tuple[str, bool, str]]:
+        """Name, whether its value is possible, and what would be."""
+        biased = [token for token, _ in self.logit_bias]
+        shifts = [value for _, value in self.logit_bias]
+        within = f"within {MAX_SHIFT:g} of 0"
+        k = self.num_beams
         return [
-            (self.max_tokens < 1, f"max_tokens is {self.max_tokens}; expected at least 1"),
-            _outside("temperature", self.temperature, 0, inf),
-            (self.top_k < 0, f"top_k is {self.top_k}; expected at least 0"),
-            (not 0 < self.top_p <= 1, f"top_p is {self.top_p}; expected above 0 and at most 1"),
-            _outside("min_p", self.min_p, 0, 1),
-            _outside("repetition_penalty", self.repetition_penalty, 0.01, 100),
+            ("max_tokens", self.max_tokens >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature < inf, "at least 0"),
+            ("temperature", k == 1 or self.temperature == 0, "0: beam search does not sample"),
+            ("top_k", self.top_k >= 0, "at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "0 to 1"),
+            ("logit_bias", len(set(biased)) == len(biased), "every token once"),
+            ("logit_bias", all(abs(value) <= MAX_SHIFT for value in shifts), f"values {within}"),
+            ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "0.01 to 100"),
+            ("frequency_penalty", abs(self.frequency_penalty) <= MAX_SHIFT, within),
+            ("presence_penalty", abs(self.presence_penalty) <= MAX_SHIFT, within),
+            ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "0 to max_tokens"),
+            ("logprobs", (self.logprobs or 0) >= 0, "at least 0"),
+            ("prompt_logprobs", (self.prompt_logprobs or 0) >= 0, "at least 0"),
+            ("prompt_logprobs", k == 1 or self.prompt_logprobs is None, "none with beam search"),
+            ("num_beams", k >= 1, "at least 1"),
+            ("num_sequences", 1 <= self.num_sequences <= max(1, k), "1 to num_beams"),
+            ("length_penalty", abs(self.length_penalty) <= 100, "-100 to 100"),
             (
-                not all(abs(shift) <= MAX_SHIFT for shift in shifts),
-                f"a penalty or a logit_bias is not within {MAX_SHIFT:g} of 0",
-            ),
-            (
-                len({token for token, _ in self.logit_bias}) < len(self.logit_bias),
-                "logit_bias names a token twice",
-            ),
-            (
-                not 0 <= self.min_tokens <= self.max_tokens,
-                f"min_tokens is {self.min_tokens}; expected 0 to max_tokens {self.max_tokens}",
-            ),
-            ((self.logprobs or 0) < 0, f"logprobs is {self.logprobs}; expected at least 0"),
-            (
-                (self.prompt_logprobs or 0) < 0,
-                f"prompt_logprobs is {self.prompt_logprobs}; expected at least 0",
-            ),
-            *self._beam_checks(),
-        ]
-
-    def _beam_checks(self) -> list[tuple[bool, str]]:
-        return [
-            (self.num_beams < 1, f"num_beams is {self.num_beams}; expected at least 1"),
-            (
-                not 1 <= self.num_sequences <= self.num_beams,
-                f"num_sequences is {self.num_sequences}; expected 1 to num_beams {self.num_beams}",
-            ),
-            (
-                not isfinite(self.length_penalty) or abs(self.length_penalty) > 100,
-                f"length_penalty is {self.length_penalty}; expected -100 to 100",
-            ),
-            (
-                self.early_stopping not in (True, False, "never"),
-                f"early_stopping is {self.early_stopping!r}; expected true, false or 'never'",
-            ),
-            (
-                self.num_beams > 1 and self.temperature > 0,
-                "num_beams above 1 needs temperature 0: beam search does not sample",
-            ),
-            (
-                self.num_beams > 1 and self.prompt_logprobs is not None,
-                "num_beams above 1 cannot be combined with prompt_logprobs",
+                "early_stopping",
+                self.early_stopping in (True, False, "never"),
+                "true, false or 'never'",
             ),
         ]
-
-
-def _outside(name: str, value: float, low: float, high: float) -> tuple[bool, str]:
-    is_inside = isfinite(value) and low <= value <= high
-    bound = f"{low:g} to {high:g}" if isfinite(high) else f"at least {low:g}"
-    return not is_inside, f"{name} is {value}; expected {bound}"
 
 
 GREEDY = Sampling()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+import tokenizers
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serve_kit import save_word_bert
-from transformers import AutoTokenizer, ByT5Tokenizer
+from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from adapters_store.errors import UsageError
 from serving.api.text import ByteDetokenizer, StopScanner, Tokenizer
@@ -51,6 +52,60 @@ def test_the_beginning_of_a_stop_string_is_held_back_and_released() -> None:
     assert scanner.push("N") == ""
     assert scanner.push("x") == "ENx"
     assert not scanner.is_stopped
+
+
+@given(st.text(alphabet="ab\n", max_size=30), st.lists(st.integers(1, 4), max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_an_included_stop_is_given_out_whole_and_last(text: str, sizes: list[int]) -> None:
+    stops = ("abb", "b\n", "aab")
+    without, scanner = StopScanner(stops), StopScanner(stops, is_included=True)
+    before = without.push(text)
+    pieces, at = [], 0
+    for size in [*sizes, len(text) or 1]:
+        pieces.append(scanner.push(text[at : at + size]))
+        at += size
+    given_out = "".join(pieces)
+    assert scanner.is_stopped == without.is_stopped
+    if scanner.is_stopped:
+        stop = given_out.removeprefix(before)
+        assert stop in stops
+        assert text.startswith(given_out)
+        assert next(one for one in reversed(pieces) if one).endswith(stop)
+
+
+def test_parts_of_characters_are_named_by_their_bytes(tmp_path: Path) -> None:
+    BYT5.save_pretrained(tmp_path)
+    tokenizer = Tokenizer(tmp_path, 384)
+    ids = [byte + 3 for byte in "aé".encode()]
+    assert [tokenizer.token_text(one) for one in ids] == ["a", r"bytes:\xc3", r"bytes:\xa9"]
+    assert b"".join(tokenizer.token_bytes(one) for one in ids) == "aé".encode()
+    assert tokenizer.token_text(1) == "</s>"
+
+
+def byte_level_tokenizer(folder: Path) -> Tokenizer:
+    """A byte-level BPE like GPT-2's with one merge."""
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(BYTE_VOCAB, [("t", "h")]))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(folder)
+    return Tokenizer(folder, len(BYTE_VOCAB))
+
+
+BYTE_VOCAB = {
+    symbol: number
+    for number, symbol in enumerate([*sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()), "th"])
+}
+
+
+@given(text=st.text(alphabet="th €é😀\n\ufffd", max_size=20))
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_byte_level_tokens_stream_and_name_their_bytes(tmp_path: Path, text: str) -> None:
+    tokenizer = byte_level_tokenizer(tmp_path)
+    ids = tokenizer.encode(text)
+    assert b"".join(tokenizer.token_bytes(one) for one in ids) == text.encode()
+    assert tokenizer.decode(ids) == text
 
 
 def test_sub_words_stream_to_the_tokenizers_own_text(tmp_path: Path) -> None:

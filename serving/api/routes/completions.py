@@ -9,12 +9,19 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from serving.api.completion import CompletionForm
+from serving.api.completion import CompletionForm, Echo
 from serving.api.dependencies import Caller, ServiceOf, resolve_for
 from serving.api.envelope import NotAvailableForError, request_id_of
-from serving.api.generation import Piece, generate, generate_all
+from serving.api.generation import Output, generate, generate_all
 from serving.api.merge import merge
-from serving.api.prompts import check_count, encode_prompt, make_sampling, run_all
+from serving.api.prompts import (
+    check_count,
+    encode_prompt,
+    make_ending,
+    make_sampling,
+    run_all,
+    while_connected,
+)
 from serving.api.resolver import Target
 from serving.api.schemas import CompletionBody
 from serving.api.service import Service
@@ -31,24 +38,66 @@ async def complete(
     """Answer every prompt ``n`` times, whole or as server-sent events."""
     target = await resolve_for(service, caller, body.model)
     check_target(target)
-    limits = service.config.limits
-    check_count(len(body.prompts) * body.n, limits, "prompt")
+    num_rows = max(body.n, body.best_of or 1, body.num_beams)
+    check_count(len(body.prompts) * num_rows, service.config.limits, "prompt")
     prompts = [await encode_prompt(target, prompt) for prompt in body.prompts]
-    rows = [
-        (ids, make_sampling(target, body, limits, index=index, logprobs=body.logprobs))
-        for ids in prompts
-        for index in range(body.n)
+    rows = _rows(service, target, body, prompts)
+    echoes = [
+        _echo(target, body, prompt, ids)
+        for prompt, ids in zip(body.prompts, prompts, strict=True)
+        for _ in range(body.n)
     ]
-    form = CompletionForm(target, body.logprobs is not None)
+    form = CompletionForm(target, body.logprobs is not None, echoes)
     num_input = sum(len(ids) for ids in prompts)
-    echoes = [_echo(target, body, prompt) for prompt in body.prompts for _ in range(body.n)]
     if body.stream:
-        chunks = _chunks(service, target, body, rows, echoes, form, num_input)
+        chunks = _chunks(service, target, body, rows, form, num_input)
         return await stream(chunks, target.headers, request_id_of(request))
-    outputs = await run_all(
-        [generate_all(target, ids, sampling, body.stops, service.metrics) for ids, sampling in rows]
+    ending = make_ending(body)
+    calls = [generate_all(target, ids, one, ending, service.metrics) for ids, one in rows]
+    found = await while_connected(request, run_all(calls))
+    num_output = sum(one.num_output_tokens for outputs in found for one in outputs)
+    return JSONResponse(
+        form.whole(_chosen(found, body), num_input, num_output), headers=target.headers
     )
-    return JSONResponse(form.whole(outputs, echoes, num_input), headers=target.headers)
+
+
+def _rows(
+    service: Service, target: Target, body: CompletionBody, prompts: list[tuple[int, ...]]
+) -> list[tuple[tuple[int, ...], Sampling]]:
+    """Input and settings of every row: one for each output, or one for each beam search."""
+    is_search = body.num_beams > 1
+    ranks = body.best_of is not None and body.best_of > body.n
+    logprobs = body.logprobs or 0 if ranks else body.logprobs
+    reads_prompt = target.served.backbone.architecture.is_encoder_decoder
+    return [
+        (
+            ids,
+            make_sampling(
+                target,
+                body,
+                service.config.limits,
+                index=index,
+                num_sequences=body.n if is_search else 1,
+                logprobs=logprobs,
+                prompt_logprobs=body.logprobs if body.echo and not reads_prompt else None,
+            ),
+        )
+        for ids in prompts
+        for index in range(1 if is_search else body.best_of or body.n)
+    ]
+
+
+def _chosen(found: list[list[Output]], body: CompletionBody) -> dict[int, Output]:
+    """Outputs by choice: of every ``best_of`` the likeliest ``n``, by log-probability per token."""
+    per_prompt = len(found) // len(body.prompts)
+    chosen: dict[int, Output] = {}
+    for number in range(len(body.prompts)):
+        rows = found[number * per_prompt : (number + 1) * per_prompt]
+        outputs = [one for outputs in rows for one in outputs]
+        if len(outputs) > body.n:
+            outputs = sorted(outputs, key=lambda one: -one.mean_logprob)[: body.n]
+        chosen |= {number * body.n + place: one for place, one in enumerate(outputs)}
+    return chosen
 
 
 def check_target(target: Target) -> None:
@@ -73,25 +122,28 @@ async def _chunks(
     target: Target,
     body: CompletionBody,
     rows: list[tuple[tuple[int, ...], Sampling]],
-    echoes: list[str],
     form: CompletionForm,
     num_input: int,
 ) -> AsyncGenerator[dict[str, Any], None]:
-    outputs = [generate(target, ids, one, body.stops, service.metrics) for ids, one in rows]
+    ending = make_ending(body)
+    outputs = [generate(target, ids, one, ending, service.metrics) for ids, one in rows]
     num_output = 0
-    echoed: set[int] = set()
     async with aclosing(merge(outputs)) as pieces:
-        async for index, piece in pieces:
-            if echoes[index] and index not in echoed:
-                echoed.add(index)
-                yield form.chunk(index, Piece(echoes[index]))
-            yield form.chunk(index, piece)
+        async for number, piece in pieces:
+            index = number * rows[number][1].num_sequences + piece.sequence
+            for chunk in form.chunks(index, piece):
+                yield chunk
             num_output += piece.num_output_tokens if piece.finish_reason is not None else 0
     if body.stream_options is not None and body.stream_options.include_usage:
         yield form.usage_chunk(num_input, num_output)
 
 
-def _echo(target: Target, body: CompletionBody, prompt: str | list[int]) -> str:
+def _echo(
+    target: Target, body: CompletionBody, prompt: str | list[int], ids: tuple[int, ...]
+) -> Echo:
+    """The prompt as it was given, or, beside log-probabilities, as the model reads it."""
     if not body.echo:
-        return ""
-    return prompt if isinstance(prompt, str) else target.served.tokenizer.decode(prompt)
+        return Echo()
+    if isinstance(prompt, str) and body.logprobs is None:
+        return Echo(prompt)
+    return Echo.of(target.served.tokenizer, ids)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from adapters_store.errors import NotFoundError
@@ -16,7 +16,7 @@ from adapters_store.records import Version
 from serving.api.completion import usage
 from serving.api.dependencies import Caller, ServiceOf, resolve_for
 from serving.api.predicting import Prediction, predict_one
-from serving.api.prompts import check_count, encode_prompt, run_all
+from serving.api.prompts import check_count, encode_prompt, run_all, while_connected
 from serving.api.schemas import PredictBody
 
 router = APIRouter(tags=["Tasks"])
@@ -61,7 +61,12 @@ async def get_task(tenant: str, name: str, service: ServiceOf, caller: Caller) -
     "/v1/tasks/{tenant}/{name}/predict", summary="Answer inputs of a task", response_model=None
 )
 async def predict(
-    tenant: str, name: str, body: PredictBody, service: ServiceOf, caller: Caller
+    tenant: str,
+    name: str,
+    body: PredictBody,
+    request: Request,
+    service: ServiceOf,
+    caller: Caller,
 ) -> Response:
     """One output per input, typed by the signature.
 
@@ -75,9 +80,8 @@ async def predict(
         raise NotFoundError(f"{target.resolved} has no signature")
     check_count(len(body.inputs), service.config.limits, "inputs")
     prompts = [await encode_prompt(target, text) for text in body.inputs]
-    predictions: list[Prediction] = await run_all(
-        [predict_one(service, target, ids, body.parameters, i) for i, ids in enumerate(prompts)]
-    )
+    calls = [predict_one(service, target, ids, body.parameters, i) for i, ids in enumerate(prompts)]
+    predictions: list[Prediction] = await while_connected(request, run_all(calls))
     answer: dict[str, Any] = {
         "object": "prediction",
         "task": parse_name(f"{target.version.full_name}").full_name if target.version else "",

@@ -233,8 +233,8 @@ def test_tiny_temperatures_choose_the_likeliest_token():
         ({"temperature": float("inf")}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"repetition_penalty": 0.0}, "repetition_penalty"),
-        ({"presence_penalty": float("nan")}, "penalty"),
-        ({"logit_bias": ((1, 2.0), (1, 3.0))}, "twice"),
+        ({"presence_penalty": float("nan")}, "presence_penalty"),
+        ({"logit_bias": ((1, 2.0), (1, 3.0))}, "every token once"),
         ({"logit_bias": ((1, float("inf")),)}, "logit_bias"),
         ({"max_tokens": 2, "min_tokens": 3}, "min_tokens"),
         ({"prompt_logprobs": -1}, "prompt_logprobs"),
@@ -246,5 +246,6 @@ def test_tiny_temperatures_choose_the_likeliest_token():
     ],
 )
 def test_impossible_values_are_refused_by_name(values, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         Sampling(**values)
+    assert caught.value.param in {*values, "temperature"}
