@@ -78,26 +78,42 @@ class SamplingBody(_Body):
         return tuple((self.logit_bias or {}).items())
 
 
-class CompletionBody(SamplingBody):
-    """OpenAI's completion request; ``model`` holds a reference or a served backbone's name.
+class OutputsBody(SamplingBody):
+    """How many outputs, of which model, whole or streamed.
+
+    ``model`` holds a reference or a served backbone's name.
+    """
+
+    model: str = Field(min_length=1, max_length=400)
+    n: int = Field(default=1, ge=1, le=64)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(default=None, description="Accepted and ignored.")
+    metadata: dict[str, Any] | None = Field(default=None, description="Accepted and ignored.")
+
+    @model_validator(mode="after")
+    def _outputs(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream: true")
+        if self.num_beams > 1 and self.n > self.num_beams:
+            raise ValueError("n is at most num_beams in a beam search")
+        return self
+
+
+class CompletionBody(OutputsBody):
+    """OpenAI's completion request.
 
     Text prompts of a task are put into its prompt template; token ids are taken as they are.
     """
 
-    model: str = Field(min_length=1, max_length=400)
     prompt: (
         str
         | TokenIds
         | Annotated[list[str], Field(min_length=1)]
         | Annotated[list[TokenIds], Field(min_length=1)]
     )
-    n: int = Field(default=1, ge=1, le=64)
-    stream: bool = False
-    stream_options: StreamOptions | None = None
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
-    user: str | None = Field(default=None, description="Accepted and ignored.")
-    metadata: dict[str, Any] | None = Field(default=None, description="Accepted and ignored.")
     best_of: int | None = Field(
         default=None, ge=1, le=64, description="Outputs of which the likeliest n are given."
     )
@@ -111,11 +127,7 @@ class CompletionBody(SamplingBody):
         return value
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream: true")
-        if self.num_beams > 1 and self.n > self.num_beams:
-            raise ValueError("n is at most num_beams in a beam search")
+    def _candidates(self) -> Self:
         if self.best_of is None:
             return self
         if self.best_of < self.n:
@@ -131,6 +143,46 @@ class CompletionBody(SamplingBody):
             return [self.prompt]
         texts_or_ids: list[Any] = list(self.prompt)
         return [texts_or_ids] if isinstance(texts_or_ids[0], int) else texts_or_ids
+
+
+class TextPart(_Body):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Body):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class ChatBody(OutputsBody):
+    """OpenAI's chat request; ``max_completion_tokens`` is another name of ``max_tokens``."""
+
+    messages: list[Message] = Field(min_length=1, max_length=1000)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if self.max_completion_tokens is not None:
+            if self.max_tokens not in (None, self.max_completion_tokens):
+                raise ValueError("max_tokens and max_completion_tokens differ")
+            self.max_tokens = self.max_completion_tokens
+        return self
 
 
 class PredictBody(_Body):

@@ -45,6 +45,29 @@ class Tokenizer:
         ids = self._tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"]
         return tuple(int(token) for token in ids)
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the folder says how conversations are written."""
+        return bool(getattr(self._tokenizer, "chat_template", None))
+
+    def encode_chat(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+        """Token ids of a conversation up to where the assistant's next turn begins.
+
+        Raises :class:`UsageError` for messages that the template refuses.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise UsageError(
+                f"the chat template refuses the messages: {error}", param="messages"
+            ) from error
+        ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return tuple(int(token) for token in ids)
+
     def check(self, ids: Sequence[int]) -> tuple[int, ...]:
         """``ids`` as given; raises :class:`UsageError` for ids outside the vocabulary."""
         for token in ids:

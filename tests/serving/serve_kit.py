@@ -35,6 +35,11 @@ DEVELOPMENT_KEY = "pb-dev-test"
 LABELS = ("red", "green", "blue")
 WORDS = ("the", "sky", "is", "blue", "grass", "green", "fire", "red", "a", "b", "c", "d")
 NUM_SKILLS, NUM_HEADS, RANK = 3, 2, 2
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if messages[-1].role == 'assistant' %}{{ raise_exception('whose turn?') }}{% endif %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
 TEXT = TaskSignature(task="text2text", max_input_tokens=200, max_output_tokens=8)
 
 
@@ -59,7 +64,9 @@ def save_byte_t5(folder: Path, seed: int = 0) -> Path:
         model.lm_head.weight[: 3 + 32] = 0
         model.lm_head.weight[3 + 127 :] = 0
     model.save_pretrained(folder)
-    ByT5Tokenizer().save_pretrained(folder)
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
     return folder
 
 

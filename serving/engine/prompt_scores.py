@@ -1,0 +1,39 @@
+"""Log-probabilities of a prompt's own tokens, from the hidden states that read it.
+
+Shapes: ``T`` prompt tokens, ``D`` hidden width, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from serving.engine.events import Token
+from serving.engine.row import Row
+from serving.engine.sampler import describe, finite_rows
+
+_SLICE = 128
+
+
+def score_prompt(
+    row: Row, hidden_TD: Tensor, logits_of: Callable[[Tensor], Tensor]
+) -> tuple[Token, ...] | None:
+    """The prompt's tokens, each scored by what precedes it; the first has no log-probability.
+
+    ``logits_of`` maps hidden states (n, D) to logits (n, V); it is called for slices, so that a
+    long prompt takes little memory. None where a logit is not finite.
+    """
+    ids, name = row.request.input_ids, row.request.id
+    count = row.request.sampling.prompt_logprobs or 0
+    tokens = [Token(name, ids[0])]
+    for start in range(0, len(ids) - 1, _SLICE):
+        stop = min(start + _SLICE, len(ids) - 1)
+        logits_TV = logits_of(hidden_TD[start:stop])
+        if not all(finite_rows(logits_TV)):
+            return None
+        following = ids[start + 1 : stop + 1]
+        logprobs_TV = logits_TV.float().log_softmax(dim=1)
+        choices = describe(logprobs_TV, following, [count] * len(following))
+        tokens += [Token(name, one.token, one.logprob, one.top) for one in choices]
+    return tuple(tokens)
