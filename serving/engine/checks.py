@@ -42,6 +42,8 @@ def _generation_problem(row: Row, architecture: Architecture, config: EngineConf
         return "this backbone has no decoder; it serves classify and embed"
     if sampling.max_tokens > config.max_output_tokens:
         return f"max_tokens is {sampling.max_tokens}; the limit is {config.max_output_tokens}"
+    if sampling.prompt_logprobs is not None and not architecture.is_decoder_only:
+        return "prompt_logprobs: this backbone's encoder reads the prompt and predicts none of it"
     if row.width > config.max_rows:
         return f"num_beams is {row.width}; the engine decodes {config.max_rows} rows together"
     if not all(0 <= token < architecture.vocab_size for token in sampling.token_ids):

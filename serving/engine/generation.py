@@ -14,8 +14,9 @@ from serving.engine.batch import DecodeBatch
 from serving.engine.beams import Beams
 from serving.engine.config import EngineConfig
 from serving.engine.draw import select
-from serving.engine.events import Event, Failed, Finished, Reason, Searched, Token
+from serving.engine.events import Event, Failed, Finished, Prompt, Reason, Searched, Token
 from serving.engine.prefill import Encoded
+from serving.engine.prompt_scores import score_prompts
 from serving.engine.row import Row
 from serving.engine.sampler import Choice, choose, finite_rows
 from serving.engine.weights import Weights
@@ -76,15 +77,22 @@ class Generation:
                 self._batch.fork(row, Beams(row).rows[1:])
         if not is_read:
             return []
-        hidden_RD = encoded.last_hidden()
-        rows = encoded.rows
+        scored: list[Event] = [
+            self._fail(row) if tokens is None else Prompt(row.request.id, tokens)
+            for row, tokens in score_prompts(encoded, self._batch.logits)
+        ]
+        places = [i for i, row in enumerate(encoded.rows) if row.request.id in self.running]
+        if not places:
+            return scored
+        rows = [encoded.rows[i] for i in places]
+        hidden_RD = select(encoded.last_hidden(), places)
         if any(row.beams is not None for row in rows):
             widths = torch.tensor([row.width for row in rows], device=hidden_RD.device)
             hidden_RD = hidden_RD.repeat_interleave(widths, dim=0)
             rows = [one for row in rows for one in (row.beams.rows if row.beams else [row])]
         events = self._emit(rows, self._batch.logits(hidden_RD))
         self._charge(rows)
-        return events
+        return scored + events
 
     def decode(self) -> list[Event]:
         """One token of every running row."""
@@ -96,9 +104,7 @@ class Generation:
 
     def _emit(self, rows: list[Row], logits_RV: Tensor) -> list[Event]:
         """Choose the next token of every row and report it; rows that end leave the batch."""
-        searches = list(
-            {id(row.beams): row.beams for row in rows if row.beams is not None}.values()
-        )
+        searches = [row.beams for row in rows if row.beams and row is row.beams.rows[0]]
         if not searches:
             return self._advance_all(rows, choose(logits_RV, rows))
         at = {id(row): i for i, row in enumerate(rows)}

@@ -7,23 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from serving.engine.events import Token
+from serving.engine.prefill import Encoded
 from serving.engine.row import Row
 from serving.engine.sampler import describe, finite_rows
 
 _SLICE = 128
 
 
-def score_prompt(
+def score_prompts(
+    encoded: Encoded, logits_of: Callable[[Tensor], Tensor]
+) -> list[tuple[Row, tuple[Token, ...] | None]]:
+    """Rows that ask for it with their prompts' tokens, each scored by what precedes it.
+
+    The first token has no log-probability; None stands for a row whose logits are not finite.
+    ``logits_of`` maps hidden states (n, D) to logits (n, V); it is called for slices, so that a
+    long prompt takes little memory.
+    """
+    hidden = torch.split(encoded.hidden, encoded.lengths)
+    return [
+        (row, _score(row, hidden_TD, logits_of))
+        for row, hidden_TD in zip(encoded.rows, hidden, strict=True)
+        if row.request.sampling.prompt_logprobs is not None
+    ]
+
+
+def _score(
     row: Row, hidden_TD: Tensor, logits_of: Callable[[Tensor], Tensor]
 ) -> tuple[Token, ...] | None:
-    """The prompt's tokens, each scored by what precedes it; the first has no log-probability.
-
-    ``logits_of`` maps hidden states (n, D) to logits (n, V); it is called for slices, so that a
-    long prompt takes little memory. None where a logit is not finite.
-    """
     ids, name = row.request.input_ids, row.request.id
     count = row.request.sampling.prompt_logprobs or 0
     tokens = [Token(name, ids[0])]

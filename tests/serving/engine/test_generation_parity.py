@@ -164,6 +164,7 @@ def test_end_tokens_fall_back_to_the_model_config(t5_world, tmp_path):
         ({"allowed_token_ids": (-1,)}, "outside the vocabulary"),
         ({"stop_token_ids": (99,)}, "outside the vocabulary"),
         ({"allowed_token_ids": (1,), "min_tokens": 2}, "min_tokens forbids"),
+        ({"prompt_logprobs": 0}, "encoder reads the prompt"),
     ],
 )
 def test_settings_that_cannot_work_here_are_refused(t5_world, sampling, message):
