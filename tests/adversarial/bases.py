@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from golden_kit import GOLDEN, golden_backbone
 from mutations import Files
+from safetensors.torch import save
 
 from adapters_store.artefact import build_artefact
 from adapters_store.backbone import Backbone
@@ -31,6 +34,8 @@ BASES: Mapping[str, str] = {
     "adapterhub/bert-head": "bert",
     "adapterhub/bert-lora": "bert",
     "adapterhub/bert-prompt_tuning": "bert",
+    "mttl_mhr/t5-poly": "t5",
+    "mttl/t5-expert": "t5",
 }
 """By name: the golden backbone that each is for."""
 
@@ -39,6 +44,8 @@ BASES: Mapping[str, str] = {
 def _files(base: str) -> Mapping[str, bytes]:
     if base == "patchbay":
         return _native(golden_backbone("t5"))
+    if base in _MTTL:
+        return _MTTL[base]()
     folder = GOLDEN / base
     folder = folder / "adapter" if base.startswith("adapterhub") else folder
     return {
@@ -68,3 +75,36 @@ def _native(backbone: Backbone) -> Mapping[str, bytes]:
         signature=TaskSignature(task="text2text"),
     )
     return {"manifest.json": artefact.manifest.canonical, "data.safetensors": artefact.data}
+
+
+def _mttl(document: Mapping[str, Any], name: str, shapes: Mapping[str, Sequence[int]]) -> Files:
+    """One file of weights and one that says what they are, as a conversion writes them."""
+    stem = name.partition(".")[0]
+    generator = torch.Generator().manual_seed(5)
+    tensors = {one: torch.randn(*shape, generator=generator) for one, shape in shapes.items()}
+    return {f"{stem}.safetensors": save(tensors), name: json.dumps(document).encode()}
+
+
+def _mttl_release() -> Files:
+    options = {"model_modifier": "poly", "n_skills": 3, "n_splits": 2, "lora_rank": 2}
+    shapes = {
+        "lora_a": (2, 3, 16, 2),
+        "lora_b": (2, 3, 2, 16),
+        "selector.module_logits": (2, 6),
+    }
+    stored = {f"model.{path}.{end}": shape for path in _PATHS for end, shape in shapes.items()}
+    return _mttl({"hyper_parameters": options}, "best_model.ckpt.json", stored)
+
+
+def _mttl_expert() -> Files:
+    config = {"class_name": "mttl.models.modifiers.lora.LoRAConfig", "lora_rank": 2}
+    stored = {f"{path}.lora_a": (32, 2) for path in _PATHS}
+    stored |= {f"{path}.lora_b": (2, 32) for path in _PATHS}
+    return _mttl({"expert_name": "rte", "expert_config": config}, "rte.meta.json", stored)
+
+
+_PATHS = tuple(f"encoder.block.{layer}.layer.0.SelfAttention.q" for layer in range(2))
+_MTTL: Mapping[str, Callable[[], Files]] = {
+    "mttl_mhr/t5-poly": _mttl_release,
+    "mttl/t5-expert": _mttl_expert,
+}

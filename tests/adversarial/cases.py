@@ -108,7 +108,8 @@ EVERYWHERE = [
     Case("a document of megabytes", "", document_bytes(lambda d: d + b" " * (9 << 20)), "too_large", "the limit is", is_folder_only=True),
 ]  # fmt: skip
 _NATIVE_CODES = {"unsafe": "unsafe_artefact", "too_large": "artefact_too_large"}
-FORMAT_BASES = ("patchbay", "peft/t5-lora", "adapterhub/t5-seq_bn")
+MTTL = ("mttl_mhr/t5-poly", "mttl/t5-expert")
+FORMAT_BASES = ("patchbay", "peft/t5-lora", "adapterhub/t5-seq_bn", *MTTL)
 
 PEFT = "peft/t5-lora"
 SHARED = "base_model.model.shared"
@@ -202,6 +203,27 @@ HUB_CASES = [
     Case("only a pickle", HUB, lambda f: f.update({"pytorch_adapter.bin": pickled(f.pop("adapter.safetensors"))}), "unsafe", "pytorch_adapter.bin", is_folder_only=True),
 ]  # fmt: skip
 
+MHR, EXPERT = MTTL
+MTTL_CASES = [
+    Case("another order of axes", MHR, all_tensors(lambda t: t.transpose(0, 1), "lora_a"), "shape_mismatch", "lora_a", is_folder_only=True),
+    Case("a module that is not there", MHR, renamed("SelfAttention.q", "SelfAttention.qkv"), "incompatible", "qkv", is_folder_only=True),
+    Case("no prefix", MHR, renamed("model.", ""), "extra_tensor", "lora_a", is_folder_only=True),
+    Case("no selector", MHR, without_tensor("module_logits"), "missing_tensor", "no selector is saved", is_folder_only=True),
+    Case("rank 0", MHR, setting("hyper_parameters/lora_rank", 0), "unreadable", "lora_rank", is_folder_only=True),
+    Case("skills without end", MHR, setting("hyper_parameters/n_skills", 10**12), "unreadable", "n_skills", is_folder_only=True),
+    Case("tasks' names without end", MHR, setting("hyper_parameters/task_names", ["a"] * 200_000), "unreadable", "task_names", is_folder_only=True),
+    Case("alpha beyond every scale", MHR, setting("hyper_parameters/lora_alpha", 10**400), "unreadable", "lora_alpha", is_folder_only=True),
+    Case("a modifier that is unknown", MHR, setting("hyper_parameters/model_modifier", "os.system"), "unsupported_method", "os.system", is_folder_only=True),
+    Case("a modifier that is a list", MHR, setting("hyper_parameters/model_modifier", ["poly"]), "unreadable", "model_modifier", is_folder_only=True),
+    Case("another checkpoint beside it", MHR, lambda f: f.update({"last.safetensors": f["best_model.safetensors"]}), "unreadable", "2 files of weights", is_folder_only=True),
+    Case("a class to import", EXPERT, setting("expert_config/class_name", "os.system"), "unsupported_method", "os.system", is_folder_only=True),
+    Case("a configuration that is a text", EXPERT, setting("expert_config", "LoRAConfig"), "unreadable", "no expert_config", is_folder_only=True),
+    Case("another rank", EXPERT, setting("expert_config/lora_rank", 3), "shape_mismatch", "lora_a", is_folder_only=True),
+    Case("a missing partner", EXPERT, without_tensor("lora_b"), "missing_tensor", "lora_b", is_folder_only=True),
+    Case("a pickled expert beside it", EXPERT, lambda f: f.update({"more.meta": b"\x80\x04.", "more.ckpt": b"\x80\x04."}), "unsafe", "pickle", is_folder_only=True),
+    Case("metadata without weights", EXPERT, lambda f: f.update({"x" * 200 + ".meta.json": f["rte.meta.json"]}), "missing_tensor", "is absent", is_folder_only=True),
+]  # fmt: skip
+
 OTHER = "sha256:" + "0" * 64
 NATIVE_CASES = [
     Case("another backbone", "patchbay", setting("backbone", OTHER), "incompatible", "another backbone"),
@@ -243,7 +265,15 @@ def _everywhere() -> Iterator[Case]:
                 change = every(change, sealed) if case.name in _SEALED else change
             elif code == "not_finite":
                 code = "invalid_artefact"
-            yield replace(case, base=base, change=change, code=code, words=words)
+            is_folder_only = case.is_folder_only or base in MTTL
+            yield replace(
+                case,
+                base=base,
+                change=change,
+                code=code,
+                words=words,
+                is_folder_only=is_folder_only,
+            )
 
 
-CASES = [*_everywhere(), *PEFT_CASES, *HUB_CASES, *NATIVE_CASES]
+CASES = [*_everywhere(), *PEFT_CASES, *HUB_CASES, *MTTL_CASES, *NATIVE_CASES]

@@ -24,8 +24,14 @@ Change = Callable[[Files], None]
 Header = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
 
-WEIGHTS = ("data.safetensors", "adapter_model.safetensors", "adapter.safetensors")
-DOCUMENTS = ("manifest.json", "adapter_config.json")
+WEIGHTS = (
+    "data.safetensors",
+    "adapter_model.safetensors",
+    "adapter.safetensors",
+    "best_model.safetensors",
+    "rte.safetensors",
+)
+DOCUMENTS = ("manifest.json", "adapter_config.json", "best_model.ckpt.json", "rte.meta.json")
 
 
 def weights_of(files: Files) -> str:

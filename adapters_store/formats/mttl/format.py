@@ -36,12 +36,15 @@ class ReleaseFormat:
     name = "mttl_mhr"
 
     def recognises(self, source: Source) -> bool:
-        """True for options with ``model_modifier``, and for a pickled checkpoint alone."""
+        """True beside a converted checkpoint's options, for a run's, and for a pickle alone."""
         if _is_main_branch(source):
             return False
+        weights, facts = files(source, WEIGHTS), files(source, FACTS)
+        if any(name.removesuffix(FACTS) + WEIGHTS in weights for name in facts):
+            return True
         if "model_modifier" in self._options(source, try_object):
             return True
-        return bool(files(source, PICKLE)) and not files(source, WEIGHTS)
+        return bool(files(source, PICKLE)) and not weights
 
     def plan(
         self, source: Source, backbone: BackboneRecord, options: ImportOptions, limits: Limits
