@@ -63,6 +63,7 @@ class EngineSection(_Section):
     max_lookahead: int = Field(default=64, ge=1)
     max_adapter_bytes: int = Field(default=2 * 2**30, ge=1)
     max_host_bytes: int = Field(default=2**30, ge=1)
+    max_kv_bytes: int = Field(default=4 * 2**30, ge=1)
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
     balance_flops_per_byte: float = Field(default=4.0, gt=0)
     policy: Literal["fair", "fifo"] = "fair"

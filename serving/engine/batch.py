@@ -14,7 +14,9 @@ from torch import Tensor
 
 from serving.engine.config import EngineConfig
 from serving.engine.kv import KvShape
+from serving.engine.kv_budget import KvBudget
 from serving.engine.kv_store import Group, KvStore
+from serving.engine.parts import Reading
 from serving.engine.plan import DecodePlan
 from serving.engine.prefill import Encoded, plan_of
 from serving.engine.row import Row
@@ -28,18 +30,18 @@ _PREFILL_ROLES = ("cross.k", "cross.v")
 class DecodeBatch:
     """Rows that generate; one call of :meth:`step` decodes one token of each."""
 
-    def __init__(self, weights: Weights, config: EngineConfig) -> None:
+    def __init__(self, weights: Weights, config: EngineConfig, budget: KvBudget) -> None:
         assert weights.output is not None
         self._weights = weights
         self._output = weights.output
         self._stack = weights.stacks["decoder"]
         record = self._stack.record
         self._dtype, self._device = config.torch_dtype, weights.device
-        shape = KvShape(
+        self.shape = KvShape(
             record.num_layers, record.kv_heads, record.head_dim, self._dtype, self._device
         )
-        self._self = KvStore(shape)
-        self._cross = KvStore(shape) if record.has_cross else None
+        self._self = KvStore(self.shape, budget)
+        self._cross = KvStore(self.shape, budget) if record.has_cross else None
         active = frozenset(
             p.index
             for p in weights.layout.packed
@@ -60,10 +62,27 @@ class DecodeBatch:
         """Bytes of the plan's row-ordered factors."""
         return self._plan.num_bytes
 
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of the key/value slabs."""
-        return self._self.num_bytes + (0 if self._cross is None else self._cross.num_bytes)
+    def entry_bytes(self, row: Row) -> int:
+        """Bytes of keys and values that ``row`` takes when it joins, all its beams together."""
+        return self._bytes_for(row, self._first_positions(row))
+
+    def largest_bytes(self, row: Row) -> int:
+        """Bytes of keys and values that ``row`` takes when it is as long as it may become."""
+        own = row.num_input if self._cross is None else 1
+        return self._bytes_for(row, own + row.request.sampling.max_tokens)
+
+    def growth_bytes(self) -> int:
+        """Bytes of the places that rows move to before they can take the next step."""
+        return sum(self._self.growth_bytes(row, row.position + 1) for row in self.rows)
+
+    def _bytes_for(self, row: Row, num_positions: int) -> int:
+        cross = 0 if self._cross is None else self._cross.bytes_for(row.num_input)
+        return row.width * (cross + self._self.bytes_for(num_positions))
+
+    def _first_positions(self, row: Row) -> int:
+        """Positions of the first place of a row; a search never moves to another."""
+        own = len(row.inputs) if self._cross is None else len(row.tokens)
+        return own + (row.request.sampling.max_tokens if row.width > 1 else 1)
 
     def join(self, encoded: Encoded) -> None:
         """Add rows whose input was read, before their first token; factors are copied in.
@@ -76,21 +95,36 @@ class DecodeBatch:
         runs = [(row, 0, row.num_input) for row in encoded.rows]
         if self._cross is None:
             for row in encoded.rows:
-                self._self.add(row, row.num_input + 1)
+                self._self.add(row, self._first_positions(row))
             self._self.write(runs, encoded.kv)
         else:
             for row in encoded.rows:
-                self._self.add(row, 1)
+                self._self.add(row, self._first_positions(row))
                 self._cross.add(row, row.num_input)
-            plan = plan_of(self._weights.layout.packed, encoded.rows)
+            plan = plan_of(self._weights.layout.packed, encoded.rows, encoded.lengths)
             projections = [layer.cross_kv for layer in self._stack.layers]
             self._cross.write(
                 runs, [kv(encoded.hidden, plan) for kv in projections if kv is not None]
             )
-        for row in encoded.rows:
+        self._enrol(first)
+
+    def join_read(self, readings: Sequence[Reading]) -> None:
+        """Add rows whose input was read in parts, as :meth:`join` does."""
+        first = len(self.rows)
+        for reading in readings:
+            row = reading.row
+            self.rows.append(row)
+            self._self.add(row, self._first_positions(row))
+            self._self.write([(row, 0, len(reading.inputs))], reading.kv)
+        self._enrol(first)
+
+    def _enrol(self, first: int) -> None:
+        """Copy the adapters of the rows from ``first`` on into the plan."""
+        entered = self.rows[first:]
+        for row in entered:
             row.is_routed = row.prepared.mixture is not None
         num_routed = sum(row.is_routed for row in self.rows)
-        for offset, row in enumerate(encoded.rows):
+        for offset, row in enumerate(entered):
             self._plan.join(first + offset, row.prepared, num_routed)
 
     def fork(self, row: Row, copies: Sequence[Row]) -> None:

@@ -20,7 +20,8 @@ class EngineConfig:
     """Limits and choices of one engine; raises :class:`UsageError` that lists every problem.
 
     ``num_threads``: torch threads of this process. ``max_rows``: rows that decode together.
-    ``max_step_tokens``: input tokens encoded in one step (a longer single input runs alone).
+    ``max_step_tokens``: input tokens read in one step. A longer input is read in parts where a
+    decoder reads it, else in a step of its own. ``max_kv_bytes``: keys and values of all rows.
     ``max_input_tokens`` / ``max_output_tokens``: per request. ``max_waiting``: queued requests.
     ``max_lookahead``: queued rows whose adapters are loaded ahead. ``max_adapter_bytes``: budget
     of adapters that are ready to run, ``max_host_bytes`` of adapters as they were read.
@@ -41,6 +42,7 @@ class EngineConfig:
     max_lookahead: int = 64
     max_adapter_bytes: int = 2 * 1024**3
     max_host_bytes: int = 1024**3
+    max_kv_bytes: int = 4 * 1024**3
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
     balance_flops_per_byte: float = 4.0
     policy: str = "fair"

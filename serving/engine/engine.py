@@ -75,7 +75,7 @@ class Engine:
         self._generation: Generation | None = None
         if self._weights.output is not None:
             self._generation = Generation(
-                self._weights, config, self._architecture, self._totals, self._scheduler.charge
+                self._weights, config, self._architecture, self._totals, self._scheduler
             )
         self._unloading = Unloading()
         self._events: list[Event] = []
@@ -86,12 +86,14 @@ class Engine:
         """Queue a request.
 
         Raises :class:`OverloadedError` when the queue is full, and :class:`UsageError` for an id
-        in use, an empty or too long input, a token outside the vocabulary, or a kind that this
-        backbone cannot serve.
+        in use, an empty or too long input, a token outside the vocabulary, keys and values beyond
+        ``max_kv_bytes``, or a kind that this backbone cannot serve.
         """
         is_known = request.id in self._running or request.id in self._scheduler
         row = Row.of(request, self._end_tokens, self._architecture.decoder_start_token_id)
         check(row, self._architecture, self.config, is_known=is_known)
+        if self._generation is not None and request.kind == "generate":
+            self._generation.check_fits(row)
         self._unloading.check(request.adapter)
         self._scheduler.add(row)
 
@@ -147,14 +149,11 @@ class Engine:
         events, self._events = self._events, []
         if self._unloading:
             events += self._unload_due()
-        num_free = self.config.max_rows
-        if self._generation is not None:
-            num_free -= self._generation.num_rows
-        admitted, failures = self._scheduler.admit(num_free, self._running.values())
+        admitted, failures = self._admit()
         events += failures
         self._totals["failed"] += len(failures)
         adapters = {row.request.adapter for row in (*admitted, *self._running.values())}
-        if admitted:
+        if adapters:
             events += self._prefill(admitted)
         if self._generation is not None and self._running:
             events += self._generation.decode()
@@ -167,6 +166,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """Gauges of now and counters since the start."""
         totals = self._totals
+        budget = None if self._generation is None else self._generation.budget
         return EngineStats(
             num_running=len(self._running),
             num_waiting=len(self._scheduler),
@@ -174,7 +174,8 @@ class Engine:
             last_step_s=self._last_step_s,
             **{f"num_{name}_total": totals[name] for name in COUNTED},
             table_bytes=0 if self._generation is None else self._generation.table_bytes,
-            kv_bytes=0 if self._generation is None else self._generation.kv_bytes,
+            kv_bytes=0 if budget is None else budget.num_bytes,
+            kv_used_bytes=0 if budget is None else budget.used_bytes,
             cache=self._cache.stats(),
             batch_rows={} if self._generation is None else dict(self._generation.batch_rows),
         )
@@ -211,8 +212,33 @@ class Engine:
         self._generation.drop(row)
         return row
 
+    def _admit(self) -> tuple[list[Row], list[Event]]:
+        running, generation = self._running.values(), self._generation
+        if generation is None:
+            return self._scheduler.admit(self.config.max_rows, running)
+        return self._scheduler.admit(
+            self.config.max_rows - generation.num_rows,
+            running,
+            num_unread=min(generation.num_unread, self.config.max_step_tokens // 2),
+            has_room=generation.room(),
+        )
+
     def _prefill(self, admitted: list[Row]) -> list[Event]:
-        self._totals["input_tokens"] += sum(row.num_input for row in admitted)
+        """Read the inputs of new rows, long ones in parts, and go on with those begun before."""
+        self._totals["input_tokens"] += sum(row.num_input for row in admitted if not row.tokens)
+        whole, generation = admitted, self._generation
+        if generation is not None:
+            whole = [row for row in admitted if not generation.reads_in_parts(row)]
+            for row in admitted:
+                if row not in whole:
+                    generation.begin(row)
+        events = self._encode(whole) if whole else []
+        if generation is not None and generation.num_unread:
+            num_left = self.config.max_step_tokens - sum(row.num_input for row in whole)
+            events += generation.read(max(1, num_left))
+        return events
+
+    def _encode(self, admitted: list[Row]) -> list[Event]:
         encoded = encode(self._weights, admitted, self.config.torch_dtype)
         events = answer(encoded)
         for event in events:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from adapters_store.errors import UsageError
 from adapters_store.families.architecture import Architecture
 from serving.engine.answers import not_finite
 from serving.engine.batch import DecodeBatch
@@ -15,17 +16,21 @@ from serving.engine.beams import Beams
 from serving.engine.config import EngineConfig
 from serving.engine.draw import select
 from serving.engine.events import Event, Failed, Finished, Prompt, Reason, Searched, Token
+from serving.engine.kv_budget import KvBudget
+from serving.engine.parts import PartReader, Reading
 from serving.engine.prefill import Encoded
 from serving.engine.prompt_scores import score_prompts
 from serving.engine.row import Row
 from serving.engine.sampler import Choice, choose, finite_rows
+from serving.engine.scheduler import Scheduler
 from serving.engine.weights import Weights
 
 
 class Generation:
-    """Running rows by request id, and the batch that decodes them.
+    """Running rows by request id: those that decode, and those whose input is read in parts.
 
-    ``totals`` counts what happens; ``charge`` is told the rows that got a token.
+    ``totals`` counts what happens. Where keys and values would outgrow ``max_kv_bytes``, the rows
+    that came last go back to ``scheduler``; they are computed anew and go on where they were.
     """
 
     def __init__(
@@ -34,12 +39,14 @@ class Generation:
         config: EngineConfig,
         architecture: Architecture,
         totals: Counter[str],
-        charge: Callable[[Collection[Row]], None],
+        scheduler: Scheduler,
     ) -> None:
-        self._architecture = architecture
-        self._batch = DecodeBatch(weights, config)
+        self._architecture, self._config = architecture, config
+        self.budget = KvBudget(config.max_kv_bytes)
+        self._batch = DecodeBatch(weights, config, self.budget)
+        self._reader = PartReader(weights, self._batch.shape, self.budget)
         self._totals = totals
-        self._charge = charge
+        self._scheduler = scheduler
         self.running: dict[str, Row] = {}
         self.batch_rows: Counter[int] = Counter()
 
@@ -54,9 +61,79 @@ class Generation:
         return self._batch.table_bytes
 
     @property
-    def kv_bytes(self) -> int:
-        """Bytes of the key/value slabs."""
-        return self._batch.kv_bytes
+    def num_unread(self) -> int:
+        """Tokens of inputs that are still to be read in parts."""
+        return self._reader.num_left
+
+    def check_fits(self, row: Row) -> None:
+        """Raise UsageError where keys and values of a new row may outgrow the budget alone."""
+        needed = self._batch.largest_bytes(row)
+        if self._architecture.is_decoder_only:
+            longest = row.num_input + row.request.sampling.max_tokens
+            needed += longest * self._batch.shape.position_bytes
+        if needed > self.budget.max_bytes:
+            raise UsageError(
+                f"the request's keys and values may take {needed} bytes; max_kv_bytes is "
+                f"{self.budget.max_bytes}",
+                hint="Ask for fewer tokens, or raise max_kv_bytes.",
+            )
+
+    def room(self) -> Callable[[Row], bool]:
+        """A function that takes room for one row after the other; False where there is none."""
+        free = self.budget.free_bytes - self._batch.growth_bytes()
+
+        def take(row: Row) -> bool:
+            nonlocal free
+            if row.request.kind != "generate":
+                return True
+            needed = self._batch.entry_bytes(row)
+            if self.reads_in_parts(row):
+                needed += self._reader.bytes_for(row)
+            has_room = needed <= free
+            free -= needed if has_room else 0
+            return has_room
+
+        return take
+
+    def reads_in_parts(self, row: Row) -> bool:
+        """Whether the row's input is read over several steps, or after keys were dropped."""
+        if not self._architecture.is_decoder_only or row.request.kind != "generate":
+            return False
+        if row.tokens or row.width > 1:
+            return row.width == 1
+        is_long = row.num_input > self._config.max_step_tokens
+        return is_long and row.request.sampling.prompt_logprobs is None
+
+    def begin(self, row: Row) -> None:
+        """Take a row whose input is read in parts; its lease ends when the input is whole."""
+        self._reader.begin(row, self._batch.entry_bytes(row))
+        self.running[row.request.id] = row
+
+    def read(self, max_tokens: int) -> list[Event]:
+        """Read on, ``max_tokens`` at most; rows whose input is whole start to decode."""
+        events: list[Event] = []
+        whole: list[Reading] = []
+        for reading in self._reader.step(max_tokens):
+            assert reading.hidden is not None
+            if not bool(reading.hidden.isfinite().all()):
+                events.append(self._fail(reading.row))
+            elif not reading.num_left:
+                whole.append(reading)
+        for reading in whole:
+            self._reader.settle(reading.row)
+            reading.row.go_on_after(len(reading.inputs))
+        if whole:
+            self._batch.join_read(whole)
+        for reading in whole:
+            self._reader.end(reading.row)
+            self._scheduler.release(reading.row)
+        new = [one for one in whole if not one.row.tokens]
+        if new:
+            states = [one.hidden for one in new if one.hidden is not None]
+            rows = [one.row for one in new]
+            events += self._emit(rows, self._batch.logits(torch.cat(states)))
+            self._scheduler.charge(rows)
+        return events
 
     def drop(self, row: Row) -> None:
         """Take a running row out and free its memory."""
@@ -91,16 +168,28 @@ class Generation:
             hidden_RD = hidden_RD.repeat_interleave(widths, dim=0)
             rows = [one for row in rows for one in (row.beams.rows if row.beams else [row])]
         events = self._emit(rows, self._batch.logits(hidden_RD))
-        self._charge(rows)
+        self._scheduler.charge(rows)
         return scored + events
 
     def decode(self) -> list[Event]:
-        """One token of every running row."""
+        """One token of every row that decodes."""
+        while self._batch.growth_bytes() > self.budget.free_bytes:
+            self._preempt()
         rows = list(self._batch.rows)
+        if not rows:
+            return []
         self.batch_rows[len(rows)] += 1
         events = self._emit(rows, self._batch.step())
-        self._charge(rows)
+        self._scheduler.charge(rows)
         return events
+
+    def _preempt(self) -> None:
+        """Send the row that came last back to the queue, and free its keys and values."""
+        row = max(self.running.values(), key=lambda one: one.arrived_at)
+        self._leave(row, is_poisoned=False)
+        row.drop(self._architecture.decoder_start_token_id)
+        self._scheduler.requeue(row)
+        self._totals["preempted"] += 1
 
     def _emit(self, rows: list[Row], logits_RV: Tensor) -> list[Event]:
         """Choose the next token of every row and report it; rows that end leave the batch."""
@@ -142,6 +231,9 @@ class Generation:
         request = row.request
         if choice is None:
             return [self._fail(row)]
+        if row.is_recalling:
+            row.recall()
+            return []
         if choice.token in row.ends:
             return [self._finish(row, "stop")]
         row.write(choice.token)
@@ -163,5 +255,9 @@ class Generation:
 
     def _leave(self, row: Row, *, is_poisoned: bool) -> None:
         del self.running[row.request.id]
+        if row in self._reader:
+            self._reader.end(row)
+            self._scheduler.release(row)
+            return
         for one in [row] if row.beams is None else row.beams.rows:
             self._batch.leave(one, is_poisoned=is_poisoned)

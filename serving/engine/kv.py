@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from serving.engine.kv_budget import KvBudget
 from serving.engine.row import Row
 
-_ROW_BUCKET = 8
+_MAX_SPARE = 8
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -72,10 +73,10 @@ class Slab:
         """Bytes of all layers."""
         return self.capacity * self.row_bytes
 
-    def add(self, row: Row) -> None:
-        """Give ``row`` the next place, beyond what is there; the capacity grows in buckets."""
+    def add(self, row: Row, budget: KvBudget) -> None:
+        """Give ``row`` the next place; a full slab grows as ``budget`` says."""
         if len(self.rows) == self.capacity:
-            self.resize(max(round_up(self.capacity + 1, _ROW_BUCKET), self.capacity * 3 // 2))
+            self.resize(budget.grown(self))
         self.rows.append(row)
 
     def remove(self, row: Row, num_last: int, *, is_poisoned: bool) -> None:
@@ -92,6 +93,8 @@ class Slab:
                 layer[index, :num_last] = layer[last, :num_last]
             self.rows[index] = self.rows[last]
         self.rows.pop()
+        if self.capacity > 2 * len(self.rows) + _MAX_SPARE:
+            self.resize(len(self.rows) + _MAX_SPARE)
 
     def resize(self, capacity: int) -> None:
         """Make room for that many rows, at least those that are there, and for no more."""

@@ -8,13 +8,14 @@ Shapes: ``n`` rows of a slab, ``T`` tokens, ``W`` keys and values of a position.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from serving.engine.kv import KvShape, Slab, round_up
+from serving.engine.kv_budget import KvBudget
 from serving.engine.row import Row
 from serving.engine.transformer.sight import Sight
 
@@ -59,21 +60,33 @@ class Group:
 class KvStore:
     """Slabs of one attention, self or cross, of a stack."""
 
-    def __init__(self, shape: KvShape) -> None:
+    def __init__(self, shape: KvShape, budget: KvBudget) -> None:
         self._shape = shape
+        self._budget = budget
+        budget.add(self)
         self._slabs: dict[int, Slab] = {}
         self._homes: dict[Row, Slab] = {}
         self._groups: list[Group] | None = None
 
     @property
-    def num_bytes(self) -> int:
-        """Bytes of all slabs."""
-        return sum(slab.num_bytes for slab in self._slabs.values())
+    def slabs(self) -> Collection[Slab]:
+        """The slabs of the classes that rows are in."""
+        return self._slabs.values()
+
+    def bytes_for(self, num_positions: int) -> int:
+        """Bytes of the place of a row of that many positions."""
+        return class_of(num_positions) * self._shape.position_bytes
+
+    def growth_bytes(self, row: Row, num_positions: int) -> int:
+        """Bytes of the larger place that ``row`` needs for that many positions, 0 where none."""
+        if num_positions <= self._homes[row].num_positions:
+            return 0
+        return self.bytes_for(num_positions)
 
     def add(self, row: Row, num_positions: int) -> None:
         """Give ``row`` a place for that many positions."""
         slab = self._slab(class_of(num_positions))
-        slab.add(row)
+        slab.add(row, self._budget)
         self._homes[row] = slab
         self._groups = None
 
@@ -93,7 +106,7 @@ class KvStore:
         if num_positions <= old.num_positions:
             return
         new = self._slab(class_of(num_positions))
-        new.add(row)
+        new.add(row, self._budget)
         old.copy_row(row, new, old.num_positions)
         self.remove(row, length_of)
         self._homes[row] = new
@@ -103,7 +116,7 @@ class KvStore:
         slab = self._homes[row]
         first = len(slab.rows)
         for one in copies:
-            slab.add(one)
+            slab.add(one, self._budget)
             self._homes[one] = slab
         targets = list(range(first, len(slab.rows)))
         slab.copy([slab.rows.index(row)] * len(copies), targets, num_positions)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -90,21 +90,22 @@ def encode(weights: Weights, rows: Sequence[Row], dtype: torch.dtype) -> Encoded
     attention = PackedAttention(stack, list(zip(starts, lengths, strict=False)), dtype, device)
     is_decoding = any(row.request.kind == "generate" for row in ordered)
     context = _Context(stack, attention, keeps_kv=stack.record.is_causal and is_decoding)
-    plan = plan_of(weights.layout.packed, ordered)
+    plan = plan_of(weights.layout.packed, ordered, lengths)
     hidden = stack.forward(ids, positions, plan, context)
     return Encoded(ordered, hidden, context.kv)
 
 
-def plan_of(sites: Sequence[PackedSite], ordered: Sequence[Row]) -> RunPlan | None:
+def plan_of(
+    sites: Sequence[PackedSite], ordered: Sequence[Row], lengths: Sequence[int]
+) -> RunPlan | None:
     """The plan of packed rows that are ordered by adapter; None when all are bare."""
     runs = []
-    start = 0
-    for adapter, group in groupby(ordered, key=_adapter):
-        members = list(group)
-        stop = start + sum(row.num_input for row in members)
+    stops = list(accumulate(lengths))
+    for adapter, group in groupby(range(len(ordered)), key=lambda i: _adapter(ordered[i])):
+        numbers = list(group)
         if adapter:
-            runs.append((start, stop, members[0].prepared))
-        start = stop
+            start = stops[numbers[0]] - lengths[numbers[0]]
+            runs.append((start, stops[numbers[-1]], ordered[numbers[0]].prepared))
     return RunPlan(sites, runs) if runs else None
 
 

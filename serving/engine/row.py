@@ -21,6 +21,8 @@ _BARE = Prepared()
 class Row:
     """``token`` is the next decoder input at ``position``; ``entry`` the leased adapter, if any.
 
+    ``num_fed`` of the tokens written have become an input since the row last joined.
+
     The lease ends when the row has joined the decode batch; ``is_routed`` stays. ``tokens`` are
     those written so far. Whatever the choice of the next one depends on is here, so that a row
     whose keys and values were dropped goes on as if they had not been: ``seed`` of its random
@@ -36,6 +38,7 @@ class Row:
     seen: Seen | None = None
     token: int = 0
     position: int = 0
+    num_fed: int = 0
     tokens: list[int] = field(default_factory=list)
     is_routed: bool = False
     arrived_at: float = 0.0
@@ -45,15 +48,12 @@ class Row:
     def of(cls, request: Request, end_tokens: frozenset[int], start_token: int | None) -> Self:
         """A new row. ``start_token`` is the decoder's own; None where it reads the prompt."""
         sampling = request.sampling
-        seen = None
-        if sampling.has_penalties:
-            seen = Seen(request.input_ids if start_token is None else (start_token,))
         return cls(
             request,
             seed=secrets.randbits(64) if sampling.seed is None else sampling.seed,
             ends=(frozenset() if sampling.ignore_eos else end_tokens)
             | frozenset(sampling.stop_token_ids),
-            seen=seen,
+            seen=_seen(request, start_token),
         )
 
     def fork(self) -> Row:
@@ -64,9 +64,41 @@ class Row:
     def write(self, token: int) -> None:
         """Take a chosen token: it is the next input."""
         self.token, self.position = token, self.position + 1
+        self.num_fed += 1
         self.tokens.append(token)
         if self.seen is not None:
             self.seen.write(token)
+
+    def drop(self, start_token: int | None) -> None:
+        """Go on without keys and values; what was written stays, but a search starts anew."""
+        self.position = self.num_fed = 0
+        if self.beams is not None:
+            self.tokens, self.beams = [], None
+            self.seen = _seen(self.request, start_token)
+
+    def go_on_after(self, num_read: int) -> None:
+        """Decode behind an input of that many tokens: the request's, and those written but one."""
+        self.num_fed = len(self.tokens)
+        self.position = num_read if self.tokens else num_read - 1
+        self.token = self.tokens[-1] if self.tokens else self.request.input_ids[-1]
+
+    @property
+    def is_recalling(self) -> bool:
+        """True while tokens written before keys and values were dropped are fed again."""
+        return self.num_fed < len(self.tokens)
+
+    def recall(self) -> None:
+        """Take the next token that was written before as the next input."""
+        self.token, self.position = self.tokens[self.num_fed], self.position + 1
+        self.num_fed += 1
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """What a decoder that reads its own input reads before it goes on: all but the last token.
+
+        Without tokens written, that is the request's input.
+        """
+        return (*self.request.input_ids, *self.tokens[:-1])
 
     @property
     def prepared(self) -> Prepared:
@@ -90,3 +122,10 @@ class Row:
     def num_output(self) -> int:
         """Output tokens so far."""
         return len(self.tokens)
+
+
+def _seen(request: Request, start_token: int | None) -> Seen | None:
+    """What a new row has seen for its penalties; None where it has none."""
+    if not request.sampling.has_penalties:
+        return None
+    return Seen(request.input_ids if start_token is None else (start_token,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Set
+from collections.abc import Callable, Collection, Set
 from itertools import islice
 
 from adapters_store.errors import OverloadedError
@@ -19,6 +19,10 @@ from serving.engine.row import Row
 from serving.residency.cache import AdapterCache, code_of
 
 _SHARE_OF_FREE = 3
+
+
+def _has_any_room(row: Row) -> bool:
+    return True
 
 
 class Scheduler:
@@ -85,11 +89,20 @@ class Scheduler:
         """Tell the policy that each of ``rows`` decoded a token."""
         self._policy.charge_output(rows)
 
-    def admit(self, num_free_rows: int, running: Collection[Row]) -> tuple[list[Row], list[Event]]:
+    def admit(
+        self,
+        num_free_rows: int,
+        running: Collection[Row],
+        *,
+        num_unread: int = 0,
+        has_room: Callable[[Row], bool] = _has_any_room,
+    ) -> tuple[list[Row], list[Event]]:
         """Rows to encode in this step, and the failures of rows whose adapter cannot be loaded.
 
         A request that generates takes a free row of the batch for each of its beams. The step's
-        input tokens stay within ``max_step_tokens``, but the first row always fits. Its distinct
+        input tokens stay within ``max_step_tokens``, but the first row always fits; ``num_unread``
+        of them belong to inputs that are being read. ``has_room`` takes room for a row's keys and
+        values; where it finds none, rows that come later and generate wait too. Its distinct
         adapters, those of ``running`` included, stay within ``max_step_adapters``; once a row has
         waited for ``max_wait_s`` for a place among them, or for the rows of all its beams, rows
         that came after it wait too.
@@ -98,7 +111,9 @@ class Scheduler:
         now = time.monotonic()
         failures = [self._failed(row) for row in self._lease_ahead(now)]
         can_any_run = num_free_rows > 0 or self._num_answers > 0
-        admitted = self._chosen(num_free_rows, running, now) if can_any_run else []
+        admitted: list[Row] = []
+        if can_any_run:
+            admitted = self._chosen(num_free_rows, running, now, num_unread, has_room)
         for row in admitted:
             self._take(row)
         return admitted, failures
@@ -112,11 +127,19 @@ class Scheduler:
                 return False
         return True
 
-    def _chosen(self, num_free_rows: int, running: Collection[Row], now: float) -> list[Row]:
+    def _chosen(
+        self,
+        num_free_rows: int,
+        running: Collection[Row],
+        now: float,
+        num_tokens: int,
+        has_room: Callable[[Row], bool],
+    ) -> list[Row]:
         config = self._config
         adapters = {row.request.adapter for row in running} - {None}
         chosen: list[Row] = []
-        num_tokens, barrier = 0, self._barrier(adapters, num_free_rows, now)
+        is_full = False
+        barrier = self._barrier(adapters, num_free_rows, now)
         for row in self._policy.order(now):
             request = row.request
             if not _is_ready(row) or row.arrived_at > barrier or row.width > num_free_rows:
@@ -124,8 +147,12 @@ class Scheduler:
             is_new = request.adapter is not None and request.adapter not in adapters
             if is_new and len(adapters) >= config.max_step_adapters:
                 continue
-            if chosen and num_tokens + row.num_input > config.max_step_tokens:
+            if num_tokens and num_tokens + row.num_input > config.max_step_tokens:
                 break
+            if request.kind == "generate":
+                is_full = is_full or not has_room(row)
+                if is_full:
+                    continue
             chosen.append(row)
             self._policy.charge_input(row)
             num_tokens += row.num_input

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from serving.residency.entry import CacheStats
 
-COUNTED = ("steps", "input_tokens", "output_tokens", "finished", "failed", "cancelled")
+COUNTED = ("steps", "input_tokens", "output_tokens", "finished", "failed", "cancelled", "preempted")
 """What an engine counts since its start: the fields ``num_{name}_total``."""
 
 
@@ -15,7 +15,9 @@ class EngineStats:
     """``last_*`` describe the latest step; ``num_*_total`` count since the engine started.
 
     ``batch_rows`` maps a number of decoded rows to how many steps had it. ``table_bytes`` are the
-    row-ordered factors of the running batch, ``kv_bytes`` its key/value slabs.
+    row-ordered factors of the running batch, ``kv_bytes`` all keys and values with the spare places
+    of slabs, ``kv_used_bytes`` those that rows have. A row is preempted when its keys and values
+    are dropped for others' and computed anew later.
     """
 
     num_running: int
@@ -28,7 +30,9 @@ class EngineStats:
     num_finished_total: int
     num_failed_total: int
     num_cancelled_total: int
+    num_preempted_total: int
     table_bytes: int
     kv_bytes: int
+    kv_used_bytes: int
     cache: CacheStats
     batch_rows: dict[int, int] = field(default_factory=dict)

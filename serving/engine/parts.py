@@ -1,0 +1,182 @@
+"""Inputs read in parts: a long prompt over several steps, while other rows go on decoding.
+
+It serves decoders that read their own input. A part attends to the keys and values of the parts
+before it, which wait outside of the decode batch until the input is whole.
+
+Shapes: ``T`` tokens of a step's parts, ``n`` tokens of one part at positions ``start`` to ``stop``,
+``D`` hidden width, ``W`` keys and values of a position, ``h`` query heads, ``k`` key-value heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from serving.engine.kv import KvShape
+from serving.engine.kv_budget import KvBudget
+from serving.engine.prefill import plan_of
+from serving.engine.row import Row
+from serving.engine.transformer.attention import attend
+from serving.engine.transformer.sight import Sight
+from serving.engine.transformer.stack import Stack
+from serving.engine.weights import Weights
+
+
+@dataclass(slots=True, eq=False)
+class Reading:
+    """An input on its way in: ``kv`` (all positions, W) by layer, of which ``num_read`` are there.
+
+    ``hidden`` (1, D) is the last state of the latest part, not finite where one of its states is
+    not. ``reserved_bytes`` are kept for the row's place in the decode batch.
+    """
+
+    row: Row
+    inputs: tuple[int, ...]
+    kv: list[Tensor]
+    reserved_bytes: int
+    num_read: int = 0
+    hidden: Tensor | None = None
+
+    @property
+    def num_left(self) -> int:
+        """Tokens still to be read."""
+        return len(self.inputs) - self.num_read
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the keys and values, and those reserved."""
+        return self.reserved_bytes + sum(layer.nbytes for layer in self.kv)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Tokens ``start`` to ``stop`` of an input, at ``first`` and after in the packed step."""
+
+    reading: Reading
+    start: int
+    stop: int
+    first: int
+
+
+class PartReader:
+    """Inputs that are being read, oldest first."""
+
+    def __init__(self, weights: Weights, shape: KvShape, budget: KvBudget) -> None:
+        self._weights, self._shape, self._budget = weights, shape, budget
+        self._readings: dict[Row, Reading] = {}
+
+    def __len__(self) -> int:
+        return len(self._readings)
+
+    def __contains__(self, row: Row) -> bool:
+        return row in self._readings
+
+    @property
+    def num_left(self) -> int:
+        """Tokens of all inputs still to be read."""
+        return sum(one.num_left for one in self._readings.values())
+
+    def bytes_for(self, row: Row) -> int:
+        """Bytes that the row's input takes while it is read."""
+        return len(row.inputs) * self._shape.position_bytes
+
+    def begin(self, row: Row, reserved_bytes: int) -> None:
+        """Take a row whose adapter is ready; it must stay ready until the input is whole."""
+        inputs = row.inputs
+        shape = self._shape
+        kv = [
+            torch.zeros(len(inputs), shape.width, dtype=shape.dtype, device=shape.device)
+            for _ in range(shape.num_layers)
+        ]
+        self._readings[row] = Reading(row, inputs, kv, reserved_bytes)
+        self._budget.hold(self._readings[row].num_bytes)
+
+    def settle(self, row: Row) -> None:
+        """Give the bytes reserved for the row's place free: it takes it now."""
+        self._budget.let_go(self._readings[row].reserved_bytes)
+        self._readings[row].reserved_bytes = 0
+
+    def end(self, row: Row) -> None:
+        """Forget a row and free its memory."""
+        self._budget.let_go(self._readings.pop(row).num_bytes)
+
+    def step(self, max_tokens: int) -> list[Reading]:
+        """Read on, ``max_tokens`` at most; returns the inputs that a part was read of."""
+        parts = list(self._parts(max_tokens))
+        if not parts:
+            return []
+        weights, device = self._weights, self._shape.device
+        lengths = [part.stop - part.start for part in parts]
+        rows = [part.reading.row for part in parts]
+        ids = [token for part in parts for token in part.reading.inputs[part.start : part.stop]]
+        positions = [torch.arange(part.start, part.stop, device=device) for part in parts]
+        context = _Context(weights.reader, parts, self._shape.dtype)
+        hidden_TD = weights.reader.forward(
+            torch.tensor(ids, device=device),
+            torch.cat(positions),
+            plan_of(weights.layout.packed, rows, lengths),
+            context,
+        )
+        for part, length in zip(parts, lengths, strict=True):
+            own = hidden_TD[part.first : part.first + length]
+            is_finite = bool(own.sum(dtype=torch.float32).isfinite())
+            part.reading.num_read = part.stop
+            part.reading.hidden = own[-1:] if is_finite else torch.full_like(own[-1:], torch.nan)
+        return [part.reading for part in parts]
+
+    def _parts(self, max_tokens: int) -> Iterable[_Part]:
+        chosen: list[tuple[Reading, int]] = []
+        for reading in self._readings.values():
+            length = min(reading.num_left, max_tokens)
+            if length == 0:
+                break
+            chosen.append((reading, length))
+            max_tokens -= length
+        chosen.sort(key=lambda one: one[0].row.request.adapter or "")
+        starts = accumulate((length for _, length in chosen), initial=0)
+        for (reading, length), first in zip(chosen, starts, strict=False):
+            yield _Part(reading, reading.num_read, reading.num_read + length, first)
+
+
+class _Context:
+    """Self-attention of parts over their own input so far; keys and values are kept with it."""
+
+    def __init__(self, stack: Stack, parts: Sequence[_Part], dtype: torch.dtype) -> None:
+        self._stack, self._parts = stack, parts
+        self._masks = [
+            {sight: self._mask(part, sight, dtype) for sight in dict.fromkeys(stack.sights)}
+            for part in parts
+        ]
+
+    def _mask(self, part: _Part, sight: Sight, dtype: torch.dtype) -> Tensor | None:
+        is_plain = sight.is_plain(part.stop) and self._stack.record.softcap is None
+        if is_plain and part.start == 0:
+            return None
+        device = part.reading.kv[0].device
+        queries = torch.arange(part.start, part.stop, device=device)
+        keys = torch.arange(part.stop, device=device)
+        return sight.mask(queries.unsqueeze(0), keys, part.stop, dtype)
+
+    def attend_self(self, layer: int, qkv_TE: Tensor) -> Tensor:
+        record, sight = self._stack.record, self._stack.sights[layer]
+        h, k, d = record.num_heads, record.kv_heads, record.head_dim
+        width = self._stack.query_width
+        out = qkv_TE.new_empty(qkv_TE.shape[0], width)
+        for part, masks in zip(self._parts, self._masks, strict=True):
+            n = part.stop - part.start
+            own = qkv_TE[part.first : part.first + n]
+            kv_CW = part.reading.kv[layer]
+            kv_CW[part.start : part.stop] = own[:, width:]
+            q = own[:, :width].view(1, n, h, d).transpose(1, 2)
+            kv = kv_CW[: part.stop].view(1, part.stop, 2 * k, d).transpose(1, 2)
+            mask = masks[sight]
+            context = attend(record, q, kv[:, :k], kv[:, k:], mask, is_causal=mask is None)
+            out[part.first : part.first + n] = context.transpose(1, 2).reshape(n, width)
+        return out
+
+    def attend_cross(self, layer: int, q_TI: Tensor) -> Tensor:
+        raise AssertionError("a decoder that reads its own input has no cross attention")

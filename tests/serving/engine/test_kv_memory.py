@@ -1,0 +1,218 @@
+"""Keys and values: long inputs in parts, a budget that holds, rows that are computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from conftest import World
+from decoder_world import make_llama_world
+
+from adapters_store.errors import UsageError
+from benchmarks.drive import Outcome, answers, drain
+from benchmarks.synthetic import make_lora
+from serving.engine import Engine, Request, Sampling, Searched, Token
+
+POSITION_BYTES = {"llama": 2 * 2 * 2 * 8 * 4, "t5": 2 * 2 * 4 * 8 * 4}
+
+
+@pytest.fixture(scope="module")
+def llama_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = make_llama_world(tmp_path_factory.mktemp("llama"))
+    yield world
+    for engine in world.engines:
+        engine.close()
+
+
+@pytest.fixture(params=["llama", "t5"])
+def world(request: pytest.FixtureRequest, t5_world: World, llama_world: World) -> World:
+    return llama_world if request.param == "llama" else t5_world
+
+
+def position_bytes(world: World) -> int:
+    return POSITION_BYTES["llama" if world.backbone.family.name == "llama" else "t5"]
+
+
+def requests_of(world: World, count: int, longest: int, **changes: object) -> list[Request]:
+    """Greedy, penalised and sampled rows of all tasks, each with log-probabilities."""
+    made = []
+    tasks = world.tasks
+    for i, ids in enumerate(world.inputs(count, seed=3, longest=longest)):
+        own: dict[str, object] = {"max_tokens": 8, "ignore_eos": True, "logprobs": 2}
+        if i % 3 == 1:
+            own |= {"temperature": 0.9, "seed": i}
+        if i % 3 == 2:
+            own |= {"frequency_penalty": 0.7}
+        sampling = Sampling(**(own | changes))
+        made.append(Request(f"{i}", "generate", tasks[i % len(tasks)], ids, sampling))
+    return made
+
+
+def logprobs(outcome: Outcome) -> list[float]:
+    found = [event.logprob for event in outcome.events if isinstance(event, Token)]
+    return [one for one in found if one is not None]
+
+
+def assert_same(found: dict[str, Outcome], expected: dict[str, Outcome]) -> None:
+    assert {n: o.tokens for n, o in found.items()} == {n: o.tokens for n, o in expected.items()}
+    assert {n: o.reason for n, o in found.items()} == {n: o.reason for n, o in expected.items()}
+    for name, outcome in found.items():
+        assert logprobs(outcome) == pytest.approx(logprobs(expected[name]), abs=1e-4)
+
+
+def run_within(engine: Engine, requests: Sequence[Request]) -> dict[str, Outcome]:
+    """Every outcome; after each step the budget holds."""
+    outcomes: dict[str, Outcome] = {}
+    for request in requests:
+        engine.submit(request)
+    while engine.has_work:
+        drain(engine, outcomes, num_steps=1)
+        stats = engine.stats()
+        assert stats.kv_used_bytes <= stats.kv_bytes <= engine.config.max_kv_bytes
+    return outcomes
+
+
+@pytest.mark.parametrize("max_step_tokens", [1, 7, 64])
+def test_inputs_read_in_parts_are_answered_as_inputs_read_whole(
+    llama_world: World, max_step_tokens: int
+) -> None:
+    requests = requests_of(llama_world, 22, longest=90)
+    whole = llama_world.engine()
+    expected = answers(whole, requests)
+    found = run_within(llama_world.engine(max_step_tokens=max_step_tokens, max_rows=8), requests)
+    assert_same(found, expected)
+
+
+def test_others_go_on_decoding_while_a_long_input_is_read(llama_world: World) -> None:
+    engine = llama_world.engine(max_step_tokens=16)
+    short = Request("short", "generate", None, (5, 6), Sampling(max_tokens=40, ignore_eos=True))
+    long = Request("long", "generate", llama_world.loras[0], (7,) * 120, Sampling(max_tokens=2))
+    outcomes: dict[str, Outcome] = {}
+    engine.submit(short)
+    drain(engine, outcomes, num_steps=1)
+    engine.submit(long)
+    before = len(outcomes["short"].tokens)
+    num_steps = 0
+    while "long" not in outcomes:
+        engine.wait(1.0)
+        drain(engine, outcomes, num_steps=1)
+        num_steps += 1
+    assert num_steps >= 120 // 16
+    assert len(outcomes["short"].tokens) == before + num_steps
+    engine.submit(Request("new", "generate", None, (9, 9), Sampling(max_tokens=2)))
+    drain(engine, outcomes)
+    assert outcomes["new"].reason == "length"
+
+
+def test_new_rows_join_while_a_long_input_is_read(llama_world: World) -> None:
+    engine = llama_world.engine(max_step_tokens=16)
+    engine.submit(Request("long", "generate", None, (7,) * 120, Sampling(max_tokens=2)))
+    outcomes: dict[str, Outcome] = {}
+    drain(engine, outcomes, num_steps=1)
+    engine.submit(Request("new", "generate", None, (9, 9), Sampling(max_tokens=2, ignore_eos=True)))
+    drain(engine, outcomes, num_steps=2)
+    assert outcomes["new"].reason == "length"
+    assert "long" not in outcomes
+    drain(engine, outcomes)
+    assert outcomes["long"].reason is not None
+
+
+def test_a_row_that_is_read_in_parts_can_be_cancelled(llama_world: World) -> None:
+    engine = llama_world.engine(max_step_tokens=8)
+    engine.submit(Request("long", "generate", llama_world.loras[1], (7,) * 100, Sampling()))
+    outcomes: dict[str, Outcome] = {}
+    while not engine.stats().kv_bytes:
+        engine.wait(1.0)
+        drain(engine, outcomes, num_steps=1)
+    assert engine.cancel("long")
+    drain(engine, outcomes)
+    stats = engine.stats()
+    assert outcomes["long"].reason == "cancelled"
+    assert (stats.num_running, stats.kv_bytes, stats.kv_used_bytes) == (0, 0, 0)
+
+
+def test_a_part_that_is_not_finite_fails_its_row_alone(llama_world: World) -> None:
+    bad = make_lora(llama_world.backbone, rank=2, seed=77, effect=1e30)
+    llama_world.loader.add(bad)
+    sampling = Sampling(max_tokens=4, ignore_eos=True)
+    requests = [
+        Request("bad", "generate", bad.digest, (7,) * 60, sampling),
+        Request("good", "generate", llama_world.loras[2], (8,) * 60, sampling),
+    ]
+    expected = answers(llama_world.engine(), requests[1:])
+    found = answers(llama_world.engine(max_step_tokens=16), requests)
+    assert found["bad"].code == "not_finite"
+    assert found["good"].tokens == expected["good"].tokens
+
+
+@pytest.mark.parametrize("max_step_tokens", [16, 2048])
+def test_rows_whose_keys_were_dropped_go_on_as_if_they_had_not_been(
+    world: World, max_step_tokens: int
+) -> None:
+    requests = requests_of(world, 9, longest=24, max_tokens=90)
+    expected = answers(world.engine(max_step_tokens=4096), requests)
+    budget = 6 * 64 * position_bytes(world) * (1 if world.backbone.family.name == "llama" else 2)
+    engine = world.engine(max_kv_bytes=budget, max_step_tokens=max_step_tokens)
+    assert_same(run_within(engine, requests), expected)
+    assert engine.stats().num_preempted_total > 0
+    assert engine.stats().kv_bytes == 0
+
+
+def test_a_search_whose_keys_were_dropped_gives_the_same_answers(t5_world: World) -> None:
+    sampling = Sampling(max_tokens=70, num_beams=2)
+    ids = t5_world.inputs(3, seed=5)
+    search = Request("search", "generate", t5_world.loras[0], ids[0], sampling)
+    greedy = Sampling(max_tokens=90, ignore_eos=True)
+    others = [Request(f"{i}", "generate", None, ids[i], greedy) for i in (1, 2)]
+    expected = answers(t5_world.engine(), [*others, search])
+    place = 64 * position_bytes(t5_world)
+    engine = t5_world.engine(max_kv_bytes=(2 * 2 + 2 * 3 + 1) * place)
+    found = run_within(engine, [*others, search])
+    assert engine.stats().num_preempted_total > 0
+    (one,), (other,) = found["search"].events, expected["search"].events
+    assert isinstance(one, Searched)
+    assert isinstance(other, Searched)
+    for own, reference in zip(one.hypotheses, other.hypotheses, strict=True):
+        assert [t.token for t in own.tokens] == [t.token for t in reference.tokens]
+        assert own.score == pytest.approx(reference.score, abs=1e-4)
+    assert all(found[name].tokens == expected[name].tokens for name in ("1", "2"))
+
+
+def test_the_row_that_came_first_is_never_dropped(llama_world: World) -> None:
+    requests = requests_of(llama_world, 6, longest=20, max_tokens=100)
+    engine = llama_world.engine(max_kv_bytes=4 * 64 * POSITION_BYTES["llama"])
+    outcomes: dict[str, Outcome] = {}
+    for request in requests:
+        engine.submit(request)
+    seen = 0
+    while "0" not in outcomes or outcomes["0"].reason is None:
+        engine.wait(1.0)
+        drain(engine, outcomes, num_steps=1)
+        found = len(outcomes["0"].tokens) if "0" in outcomes else 0
+        assert found > seen or not outcomes
+        seen = found
+    drain(engine, outcomes)
+    assert engine.stats().num_preempted_total > 0
+
+
+def test_a_row_that_can_never_fit_is_refused_at_once(world: World) -> None:
+    engine = world.engine(max_kv_bytes=64 * position_bytes(world))
+    request = Request("big", "generate", None, (5,) * 60, Sampling(max_tokens=100))
+    with pytest.raises(UsageError, match="max_kv_bytes is"):
+        engine.submit(request)
+    assert not engine.has_work
+
+
+def test_spare_places_are_given_back(llama_world: World) -> None:
+    engine = llama_world.engine(max_rows=32)
+    sampling = Sampling(max_tokens=3, ignore_eos=True)
+    for i in range(32):
+        engine.submit(Request(f"{i}", "generate", None, (5, 6), sampling))
+    keep = Sampling(max_tokens=30, ignore_eos=True)
+    outcomes: dict[str, Outcome] = {}
+    drain(engine, outcomes, num_steps=1)
+    most = engine.stats().kv_bytes
+    drain(engine, outcomes)
+    engine.submit(Request("last", "generate", None, (5, 6), keep))
+    drain(engine, outcomes, num_steps=2)
+    assert engine.stats().kv_bytes <= most // 3
