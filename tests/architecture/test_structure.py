@@ -1,6 +1,7 @@
 """Shape of the source: short files, lazy tables that resolve, errors that are complete."""
 
 import importlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_no_file_outgrows_the_limit() -> None:
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     }
     assert long == {}
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """pytest imports test files by base name: the second of a name cannot be collected."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize(("module", "table"), TABLES)
