@@ -22,6 +22,7 @@ class EngineConfig:
     ``num_threads``: torch threads of this process. ``max_rows``: rows that decode together.
     ``max_step_tokens``: input tokens read in one step. A longer input is read in parts where a
     decoder reads it, else in a step of its own. ``max_kv_bytes``: keys and values of all rows.
+    ``prefix_cache_bytes``: those of inputs read before, for inputs that begin alike; 0 keeps none.
     ``max_input_tokens`` / ``max_output_tokens``: per request. ``max_waiting``: queued requests.
     ``max_lookahead``: queued rows whose adapters are loaded ahead. ``max_adapter_bytes``: budget
     of adapters that are ready to run, ``max_host_bytes`` of adapters as they were read.
@@ -43,6 +44,7 @@ class EngineConfig:
     max_adapter_bytes: int = 2 * 1024**3
     max_host_bytes: int = 1024**3
     max_kv_bytes: int = 4 * 1024**3
+    prefix_cache_bytes: int = 256 * 1024**2
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
     balance_flops_per_byte: float = 4.0
     policy: str = "fair"
@@ -56,6 +58,8 @@ class EngineConfig:
             for item in fields(self)
             if item.name.startswith(("num_", "max_", "balance_")) and getattr(self, item.name) <= 0
         ]
+        if self.prefix_cache_bytes < 0:
+            problems.append(f"prefix_cache_bytes is {self.prefix_cache_bytes}; expected at least 0")
         if self.dtype not in DTYPES:
             problems.append(f"dtype is {self.dtype!r}; known: {', '.join(DTYPES)}")
         if self.mixture_form not in FORMS:

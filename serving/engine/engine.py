@@ -175,6 +175,7 @@ class Engine:
             **{f"num_{name}_total": totals[name] for name in COUNTED},
             table_bytes=0 if self._generation is None else self._generation.table_bytes,
             kv_bytes=0 if budget is None else budget.num_bytes,
+            prefix_bytes=0 if self._generation is None else self._generation.known.num_bytes,
             kv_used_bytes=0 if budget is None else budget.used_bytes,
             cache=self._cache.stats(),
             batch_rows={} if self._generation is None else dict(self._generation.batch_rows),
@@ -202,6 +203,8 @@ class Engine:
                 events.append(cut_off(row))
             self._totals["failed"] += len(left)
             self._cache.drop(digest)
+            if self._generation is not None:
+                self._generation.known.forget(digest)
         return events
 
     def _drop(self, request_id: str) -> Row | None:

@@ -19,6 +19,7 @@ from serving.engine.events import Event, Failed, Finished, Prompt, Reason, Searc
 from serving.engine.kv_budget import KvBudget
 from serving.engine.parts import PartReader, Reading
 from serving.engine.prefill import Encoded
+from serving.engine.prefix_cache import BLOCK_TOKENS, PrefixCache
 from serving.engine.prompt_scores import score_prompts
 from serving.engine.row import Row
 from serving.engine.sampler import Choice, choose, finite_rows
@@ -44,7 +45,8 @@ class Generation:
         self._architecture, self._config = architecture, config
         self.budget = KvBudget(config.max_kv_bytes)
         self._batch = DecodeBatch(weights, config, self.budget)
-        self._reader = PartReader(weights, self._batch.shape, self.budget)
+        self.known = PrefixCache(config.prefix_cache_bytes)
+        self._reader = PartReader(weights, self._batch.shape, self.budget, self.known)
         self._totals = totals
         self._scheduler = scheduler
         self.running: dict[str, Row] = {}
@@ -96,17 +98,20 @@ class Generation:
         return take
 
     def reads_in_parts(self, row: Row) -> bool:
-        """Whether the row's input is read over several steps, or after keys were dropped."""
+        """Whether the row's input is read over several steps, behind what is known, or again."""
         if not self._architecture.is_decoder_only or row.request.kind != "generate":
             return False
         if row.tokens or row.width > 1:
             return row.width == 1
+        if row.request.sampling.prompt_logprobs is not None:
+            return False
         is_long = row.num_input > self._config.max_step_tokens
-        return is_long and row.request.sampling.prompt_logprobs is None
+        return is_long or self.known.num_known(row.request.adapter, row.inputs) > 0
 
     def begin(self, row: Row) -> None:
         """Take a row whose input is read in parts; its lease ends when the input is whole."""
-        self._reader.begin(row, self._batch.entry_bytes(row))
+        num_known = self._reader.begin(row, self._batch.entry_bytes(row))
+        self._totals["reused_tokens"] += num_known
         self.running[row.request.id] = row
 
     def read(self, max_tokens: int) -> list[Event]:
@@ -125,6 +130,7 @@ class Generation:
         if whole:
             self._batch.join_read(whole)
         for reading in whole:
+            self.known.keep(reading.row.request.adapter, reading.inputs, reading.kv)
             self._reader.end(reading.row)
             self._scheduler.release(reading.row)
         new = [one for one in whole if not one.row.tokens]
@@ -154,6 +160,7 @@ class Generation:
                 self._batch.fork(row, Beams(row).rows[1:])
         if not is_read:
             return []
+        self._keep(encoded)
         scored: list[Event] = [
             self._fail(row) if tokens is None else Prompt(row.request.id, tokens)
             for row, tokens in score_prompts(encoded, self._batch.logits)
@@ -170,6 +177,16 @@ class Generation:
         events = self._emit(rows, self._batch.logits(hidden_RD))
         self._scheduler.charge(rows)
         return scored + events
+
+    def _keep(self, encoded: Encoded) -> None:
+        """Remember the inputs of rows whose states are all finite."""
+        spans = torch.split(encoded.hidden, encoded.lengths)
+        start = 0
+        for row, hidden, length in zip(encoded.rows, spans, encoded.lengths, strict=True):
+            if length >= BLOCK_TOKENS and bool(hidden.sum(dtype=torch.float32).isfinite()):
+                layers = [kv[start : start + length] for kv in encoded.kv]
+                self.known.keep(row.request.adapter, row.request.input_ids, layers)
+            start += length
 
     def decode(self) -> list[Event]:
         """One token of every row that decodes."""

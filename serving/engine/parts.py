@@ -1,7 +1,8 @@
 """Inputs read in parts: a long prompt over several steps, while other rows go on decoding.
 
 It serves decoders that read their own input. A part attends to the keys and values of the parts
-before it, which wait outside of the decode batch until the input is whole.
+before it, which wait outside of the decode batch until the input is whole. An input that begins
+like one read before begins behind what is known of it.
 
 Shapes: ``T`` tokens of a step's parts, ``n`` tokens of one part at positions ``start`` to ``stop``,
 ``D`` hidden width, ``W`` keys and values of a position, ``h`` query heads, ``k`` key-value heads.
@@ -19,6 +20,7 @@ from torch import Tensor
 from serving.engine.kv import KvShape
 from serving.engine.kv_budget import KvBudget
 from serving.engine.prefill import plan_of
+from serving.engine.prefix_cache import PrefixCache
 from serving.engine.row import Row
 from serving.engine.transformer.attention import attend
 from serving.engine.transformer.sight import Sight
@@ -65,8 +67,11 @@ class _Part:
 class PartReader:
     """Inputs that are being read, oldest first."""
 
-    def __init__(self, weights: Weights, shape: KvShape, budget: KvBudget) -> None:
+    def __init__(
+        self, weights: Weights, shape: KvShape, budget: KvBudget, known: PrefixCache
+    ) -> None:
         self._weights, self._shape, self._budget = weights, shape, budget
+        self._known = known
         self._readings: dict[Row, Reading] = {}
 
     def __len__(self) -> int:
@@ -84,8 +89,11 @@ class PartReader:
         """Bytes that the row's input takes while it is read."""
         return len(row.inputs) * self._shape.position_bytes
 
-    def begin(self, row: Row, reserved_bytes: int) -> None:
-        """Take a row whose adapter is ready; it must stay ready until the input is whole."""
+    def begin(self, row: Row, reserved_bytes: int) -> int:
+        """Take a row whose adapter is ready; it must stay ready until the input is whole.
+
+        Returns how many tokens of its input are known and need not be read.
+        """
         inputs = row.inputs
         shape = self._shape
         kv = [
@@ -94,6 +102,9 @@ class PartReader:
         ]
         self._readings[row] = Reading(row, inputs, kv, reserved_bytes)
         self._budget.hold(self._readings[row].num_bytes)
+        num_known = self._known.read(row.request.adapter, inputs, kv)
+        self._readings[row].num_read = num_known
+        return num_known
 
     def settle(self, row: Row) -> None:
         """Give the bytes reserved for the row's place free: it takes it now."""

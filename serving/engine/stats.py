@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 
 from serving.residency.entry import CacheStats
 
-COUNTED = ("steps", "input_tokens", "output_tokens", "finished", "failed", "cancelled", "preempted")
+COUNTED = (
+    "steps",
+    "input_tokens",
+    "output_tokens",
+    "finished",
+    "failed",
+    "cancelled",
+    "preempted",
+    "reused_tokens",
+)
 """What an engine counts since its start: the fields ``num_{name}_total``."""
 
 
@@ -17,7 +26,8 @@ class EngineStats:
     ``batch_rows`` maps a number of decoded rows to how many steps had it. ``table_bytes`` are the
     row-ordered factors of the running batch, ``kv_bytes`` all keys and values with the spare places
     of slabs, ``kv_used_bytes`` those that rows have. A row is preempted when its keys and values
-    are dropped for others' and computed anew later.
+    are dropped for others' and computed anew later. ``prefix_bytes`` are keys and values of inputs
+    read before; reused tokens are input tokens that were found there.
     """
 
     num_running: int
@@ -31,8 +41,10 @@ class EngineStats:
     num_failed_total: int
     num_cancelled_total: int
     num_preempted_total: int
+    num_reused_tokens_total: int
     table_bytes: int
     kv_bytes: int
     kv_used_bytes: int
+    prefix_bytes: int
     cache: CacheStats
     batch_rows: dict[int, int] = field(default_factory=dict)
