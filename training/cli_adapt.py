@@ -110,6 +110,13 @@ def adapt(
             f"--{ignored[0]} is a fresh adapter's; mode {config.mode!r} takes those of its source"
         )
     teacher = Teacher.open(folder, kind=kind)
+    if "router_learning_rate" in given and config.mode not in ("z", "full", "soup"):
+        raise UsageError(f"--router-learning-rate: mode {config.mode!r} learns no mixture")
+    has_head = teacher.kind == "classification"
+    if "learning_rate" in given and config.mode in ("z", "soup") and not has_head:
+        raise UsageError(
+            f"--learning-rate: mode {config.mode!r} learns a mixture, at --router-learning-rate"
+        )
     task = file_task(data, reference.name, teacher.kind, about=description)
     if config.eval_every and not task.dev:
         raise UsageError(f"--eval-every chooses a step on dev; {data} has no rows of part `dev`")

@@ -80,6 +80,7 @@ def choose_routing(
     if not neighbours:
         raise UsageError(f"init {init!r} needs the routings of seen tasks; none is given")
     logits = torch.stack([read_logits(artefact, bank) for artefact in neighbours])
+    model.eval()  # a gate that draws numbers would compare neighbours under different ones
     _set_logits(model, function(Newcomer(model, objective, task, neighbours, logits)))
 
 

@@ -72,14 +72,14 @@ def _fitted(
     examples: Sequence[Example], tokenizer: Any, limits: Limits, where: str
 ) -> tuple[Sequence[Example], dict[str, int]]:
     dropped, cuts = set[int](), dict[int, int]()
-    for position, example, what, num_tokens in _long(examples, tokenizer, limits):
+    for position, text, what, num_tokens in _long(examples, tokenizer, limits):
         if limits.policy == "drop":
             dropped.add(position)
         elif limits.policy == "cut" and what == "input":
-            kept = 0 if limits.cuts_itself else _fitting(example.input, tokenizer, limits.num_input)
+            kept = 0 if limits.cuts_itself else _fitting(text, tokenizer, limits.num_input)
             cuts[position] = kept
         else:
-            raise _too_long(examples, position, what, num_tokens, limits, where)
+            raise _too_long(examples, position, text, what, num_tokens, limits, where)
     counts = {"dropped": len(dropped), "cut": len(cuts)}
     if not dropped and (not cuts or limits.cuts_itself):
         return examples, counts
@@ -89,12 +89,12 @@ def _fitted(
 
 def _long(
     examples: Sequence[Example], tokenizer: Any, limits: Limits
-) -> Iterator[tuple[int, Example, str, int]]:
-    """Rows over a limit: position, example, ``input`` or ``output``, and the number of tokens.
+) -> Iterator[tuple[int, str, str, int]]:
+    """Rows over a limit: position, text, ``input`` or ``output``, and the number of tokens.
 
     A token is a byte or more, so that short texts need no tokenizer.
     """
-    waiting: list[tuple[int, Example, str, str]] = []
+    waiting: list[tuple[int, str, str]] = []
     for position, example in enumerate(examples):
         texts = [("input", example.input, limits.num_input)]
         if not limits.cuts_itself:
@@ -102,7 +102,7 @@ def _long(
             texts += [("output", text, limits.num_output) for text in outputs]
         for what, text, limit in texts:
             if len(text.encode()) + _NUM_SPECIAL > limit:
-                waiting.append((position, example, what, text))
+                waiting.append((position, what, text))
         if len(waiting) >= _BATCH:
             yield from _counted(waiting, tokenizer, limits)
             waiting.clear()
@@ -110,14 +110,14 @@ def _long(
 
 
 def _counted(
-    waiting: Sequence[tuple[int, Example, str, str]], tokenizer: Any, limits: Limits
-) -> Iterator[tuple[int, Example, str, int]]:
+    waiting: Sequence[tuple[int, str, str]], tokenizer: Any, limits: Limits
+) -> Iterator[tuple[int, str, str, int]]:
     for what, limit in (("input", limits.num_input), ("output", limits.num_output)):
-        rows = [row for row in waiting if row[2] == what]
+        rows = [row for row in waiting if row[1] == what]
         counts = _num_tokens(tokenizer, [text for *_, text in rows], is_output=what == "output")
-        for (position, example, _, _), num_tokens in zip(rows, counts):
+        for (position, _, text), num_tokens in zip(rows, counts):
             if num_tokens > limit:
-                yield position, example, what, num_tokens
+                yield position, text, what, num_tokens
 
 
 def _num_tokens(tokenizer: Any, texts: Sequence[str], *, is_output: bool) -> list[int]:
@@ -158,6 +158,7 @@ class _Cut:
 def _too_long(
     examples: Sequence[Example],
     position: int,
+    text: str,
     what: str,
     num_tokens: int,
     limits: Limits,
@@ -165,7 +166,6 @@ def _too_long(
 ) -> TrainingError:
     place = f" ({examples.where(position)})" if isinstance(examples, Examples) else ""
     limit = limits.num_input if what == "input" else limits.num_output
-    text = examples[position].input if what == "input" else examples[position].output
     return TrainingError(
         f"{where} row {position}{place}: {what} of {num_tokens} tokens is over the limit of "
         f"{limit}: {text[:60]!r}",

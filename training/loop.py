@@ -6,7 +6,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from adapters_store.errors import PatchbayError, TrainingError, UsageError
 from training import checkpoint
 from training.interrupt import deferred_interrupt
 from training.model import AdaptedModel
-from training.objectives.base import Objective, Row
+from training.objectives.base import Objective
 from training.optimisation import parameter_groups, schedule
 from training.recipe import TrainSection
 from training.sampler import TaskBalancedSampler
@@ -87,8 +87,7 @@ class Trainer:
         Every mean of the loss is taken over the whole batch, however it is shared out, and the
         norm is that of the whole batch's gradient.
         """
-        rows = self.sampler.batch(self.done)
-        batches, totals = self._collated(self.workers.share(rows))
+        batches, totals = self._collated()
         loss = torch.zeros((), device=self.workers.device)
         for index, batch in enumerate(batches):
             torch.manual_seed(self._noise_seed(index))
@@ -99,26 +98,28 @@ class Trainer:
         told = torch.stack([loss, torch.full_like(loss, is_stopping)])
         value, is_last = self.workers.sum_gradients(self.trained, told).tolist()
         if not math.isfinite(value):
-            raise self._not_finite("loss", value, rows)
+            raise self._not_finite("loss", value)
         accelerator = self.workers.accelerator
         norm = float(accelerator.clip_grad_norm_(self.trained, self.train.max_grad_norm))
         if not math.isfinite(norm) and accelerator.scaler is None:  # a scaler skips such a step
-            raise self._not_finite("gradient norm", norm, rows)
+            raise self._not_finite("gradient norm", norm)
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
         self.done += 1
         return Update(value, norm, bool(is_last))
 
-    def _collated(self, rows: Sequence[Row]) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
+    def _collated(self) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
         """This worker's rows as batches of at most ``rows_per_device``, and all workers' counts.
 
         A row that one worker cannot read stops all of them with that worker's error.
         """
-        size, fault = self.train.rows_per_device or max(1, len(rows)), None
+        fault = None
         counts = torch.zeros(1 + self.objective.num_means, device=self.workers.device)
         batches = []
         try:
+            rows = self.workers.share(self.sampler.batch(self.done))
+            size = self.train.rows_per_device or len(rows)
             for start in range(0, len(rows), size):
                 batch = self.objective.collate(rows[start : start + size])
                 batches.append({k: v.to(self.workers.device) for k, v in batch.items()})
@@ -148,7 +149,8 @@ class Trainer:
         scaler = self.workers.accelerator.scaler
         return self.model, self.optimizer, self.scheduler, scaler
 
-    def _not_finite(self, what: str, value: float, rows: Sequence[Row]) -> TrainingError:
+    def _not_finite(self, what: str, value: float) -> TrainingError:
+        rows = self.sampler.batch(self.done)
         names = sorted({self.sampler.tasks[task].name for task, _ in rows})
         kept = checkpoint.latest_step(self.folder) if self.folder else None
         return TrainingError(

@@ -77,7 +77,7 @@ class TrainSection(Section):
     seed: int = 0
     log_every: int = Field(default=50, ge=1)
     save_every: int = Field(default=500, ge=1)
-    eval_every: int | None = None
+    eval_every: int | None = Field(default=None, ge=1)
     eval_examples: int = Field(default=16, ge=1)
     keep: Keep = "last"
     alignment_every: int | None = Field(default=None, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ from training.warm import begin, is_artefact
 from training.workers import Workers
 
 RECIPE_FILE = "recipe.json"
+ENVIRONMENT_FILE = "environment.json"
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -45,6 +46,13 @@ def read_recipe(folder: Path) -> Recipe:
             hint="`patchbay train ls` lists runs and recipes.",
         )
     return parse_recipe(json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def task_names(folder: Path) -> list[str]:
+    """The tasks of the run in ``folder`` as it recorded them, in order; empty without a record."""
+    path = folder / ENVIRONMENT_FILE
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return list(record.get("rows", ()))
 
 
 def train_recipe(
@@ -152,13 +160,15 @@ class Run:
     def restored(cls, folder: Path) -> Run:
         """The run in ``folder`` with the weights that it keeps, ready to evaluate or publish.
 
-        Raises :class:`NotFoundError` where the folder holds no run or no checkpoint.
+        Raises :class:`NotFoundError` where the folder holds no run or no checkpoint, and
+        TrainingError where its data changed: names and labels would be those of other data.
         """
         if checkpoint.latest_step(folder) is None:
             raise NotFoundError(
                 f"no checkpoint in {folder}", hint="Start with `patchbay train run RECIPE`."
             )
         run = cls.build(read_recipe(folder), is_begun=True)
+        run._check_data(folder, data_record(run.tasks, run.notes))
         keep = run.recipe.train.keep
         checkpoint.load_weights(run.model, checkpoint.stored_weights(folder, keep))
         run.model.eval()
@@ -181,13 +191,19 @@ class Run:
 
     def _record(self, folder: Path, num_workers: int) -> None:
         """Write the recipe and the environment; raises TrainingError where the data changed."""
-        path = folder / "environment.json"
         record = environment() | data_record(self.tasks, self.notes) | {"workers": num_workers}
-        if checkpoint.latest_step(folder) is not None and path.exists():
-            check_same_data(json.loads(path.read_text(encoding="utf-8")), record, folder)
+        if checkpoint.latest_step(folder) is not None:
+            self._check_data(folder, record)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE_FILE).write_text(self.recipe.model_dump_json(indent=2) + "\n")
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        (folder / ENVIRONMENT_FILE).write_text(json.dumps(record, indent=2) + "\n")
+
+    @staticmethod
+    def _check_data(folder: Path, record: Mapping[str, Any]) -> None:
+        """Raise TrainingError where ``record`` is of other data than the run's, if it has one."""
+        path = folder / ENVIRONMENT_FILE
+        if path.exists():
+            check_same_data(json.loads(path.read_text(encoding="utf-8")), record, folder)
 
     def alignment(self) -> dict[str, Any]:
         """Gradient alignment on the recipe's fixed probe: both means, task names and all pairs."""

@@ -16,7 +16,8 @@ PARTS = ("train", "dev", "test")
 class Task:
     """One task's data. ``labels`` is empty for free text; otherwise every output is one of them.
 
-    Raises :class:`TrainingError` when a split that training needs is empty or a label is unknown.
+    Raises :class:`TrainingError` when a split that training needs is empty, or a label is
+    unknown or listed twice.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Task:
             raise TrainingError(f"task {self.name!r} has no training examples")
         if not self.labels:
             return
+        if len(set(self.labels)) < len(self.labels):
+            raise TrainingError(f"task {self.name!r} has a label twice: {list(self.labels)}")
         for split in PARTS:
             part: Sequence[Example] = getattr(self, split)
             known = part.outputs if isinstance(part, Examples) else None

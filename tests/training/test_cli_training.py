@@ -166,6 +166,10 @@ def test_a_library_is_mixed_by_command(published: Published, tmp_path: Path) -> 
         invoke(adapt, *learn, *library, "--bank", folders[0], "--name", "acme/x")
     with pytest.raises(UsageError, match="--rank is a fresh adapter's; mode 'soup'"):
         invoke(adapt, *learn, *library, "--mode", "soup", "--rank", 2, "--name", "acme/x")
+    with pytest.raises(UsageError, match="--learning-rate: mode 'soup' learns a mixture"):
+        invoke(adapt, *learn, *library, "--mode", "soup", "--learning-rate", 1, "--name", "acme/x")
+    with pytest.raises(UsageError, match="--router-learning-rate: mode 'lora' learns no mixture"):
+        invoke(adapt, *learn, "--mode", "lora", "--router-learning-rate", 1, "--name", "acme/x")
     with pytest.raises(UsageError, match="has no rows of part `dev`"):
         invoke(adapt, *learn, *library, "--eval-every", 1, "--name", "acme/x")
 

@@ -48,6 +48,24 @@ def test_the_gradient_start_follows_one_descent_at_the_uniform_mix(newcomer, pub
     assert all(method.logits.grad is None for method in bank_sites(model).values())
 
 
+@pytest.mark.parametrize("init", ["blend", "gradient"])
+def test_a_gate_that_draws_numbers_draws_none_while_neighbours_are_compared(
+    published, init: str
+) -> None:
+    teacher, bank = Teacher.open(published.folder / "backbone"), published.artefact("bank")
+    routings = [published.artefact(task.name) for task in published.run.tasks]
+    found = []
+    for gate in ("sigmoid", "relaxed_bernoulli"):
+        torch.manual_seed(0)
+        methods = start(teacher.backbone, "z", bank, (), 1, gate=gate)
+        sites = [teacher.backbone.sites[name] for name in methods]
+        model, task = AdaptedModel(teacher.model, sites, methods), published.run.tasks[0]
+        choose_routing(model, teacher.objective(task, AdaptConfig()), task, init, bank, routings)
+        found.append(logits_of(model))
+        eject(teacher.model, model.sites)
+    torch.testing.assert_close(*found)
+
+
 def test_the_embedding_start_finds_the_task_with_the_same_kind_of_input(
     newcomer, published
 ) -> None:

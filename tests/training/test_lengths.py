@@ -40,7 +40,7 @@ def limits(policy: Any, **more: Any) -> Limits:
         ),
         (
             [ROWS[0], Example("x", "a", choices=("a", "much too long"))],
-            "dev row 1: output of 14 tokens",
+            "dev row 1: output of 14 tokens is over the limit of 6: 'much too long'",
         ),
     ],
 )
@@ -140,6 +140,17 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
     path.write_text(path.read_text() + '{"input": "new", "output": "y"}\n')
     with pytest.raises(TrainingError, match=r"data of the run in .* changed.*numbers of rows: t"):
         Run.build(recipe).train(tmp_path / "run")
+
+
+def test_a_run_is_not_published_under_the_names_of_other_data(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"task": name, "input": "1", "output": "y"} for name in ("one", "two")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Run.build(recipe_over(TasksSection(source="jsonl", path=str(path)))).train(tmp_path / "run")
+    assert [task.name for task in Run.restored(tmp_path / "run").tasks] == ["one", "two"]
+    path.write_text(path.read_text().replace("one", "zero"))  # sorted by name: two, zero
+    with pytest.raises(TrainingError, match="changed since it began"):
+        Run.restored(tmp_path / "run")
 
 
 def test_classification_says_how_many_inputs_it_cuts(tmp_path: Path) -> None:

@@ -121,6 +121,13 @@ def test_filters_of_promptsource_are_there_and_draw_the_same_each_time() -> None
         ({"jinja": "{% if %} ||| x"}, UsageError, "is no jinja"),
         ({"jinja": "a ||| b ||| c"}, TrainingError, r"wrote \|\|\| 2 times; expected once"),
         ({"jinja": "{{ 1/0 }} ||| c"}, TrainingError, "ZeroDivisionError"),
+        ({"jinja": "{{ 5 | xmlattr }} ||| c"}, TrainingError, "AttributeError"),
+        (
+            {"jinja": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }} ||| c"},
+            TrainingError,
+            "RecursionError",
+        ),
+        ({"jinja": "{{" + "(" * 2000 + "1" + ")" * 2000 + "}} ||| c"}, UsageError, "is no jinja"),
         (
             {"jinja": "{{ ''.__class__.__mro__ }} ||| x"},
             TrainingError,

@@ -11,6 +11,7 @@ import pytest
 from training_kit import SUITE_NAMES, tiny_recipe
 
 from adapters_store.errors import NotFoundError
+from training.recipe import TasksSection
 from training.report.page import write_report
 from training.report.pictures import bars, lines
 from training.report.routing import MAX_ROUTERS, MAX_TASKS, sections
@@ -90,6 +91,16 @@ def test_the_page_shows_the_run_and_refers_to_nothing_outside(method, tmp_path: 
     assert "Shown:" not in text
 
 
+def test_a_page_needs_neither_the_data_nor_a_folder_that_is_there(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"task": "mine", "input": "a", "output": "b"}\n')
+    tasks = TasksSection(source="jsonl", path=str(rows))
+    Run.build(tiny_recipe(steps=1).model_copy(update={"tasks": tasks})).train(tmp_path / "run")
+    rows.unlink()
+    page = write_report(tmp_path / "run", tmp_path / "new" / "page.html").read_text()
+    assert "mine, 0: 0." in page
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"recipe\.json is missing"):
         write_report(tmp_path)
@@ -137,4 +148,4 @@ def test_a_run_of_one_task_and_one_skill_without_log_has_a_page(tmp_path: Path) 
     (tmp_path / "log.jsonl").unlink()
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "Learning" not in text
-    assert "task 0, 0: 1.000" in text
+    assert f"{run.tasks[0].name}, 0: 1.000" in text

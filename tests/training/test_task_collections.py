@@ -85,6 +85,7 @@ def test_the_recipe_sets_defaults_of_a_collection_and_picks_from_it(tmp_path: Pa
         ("datasets: []", "holds no tasks"),
         ("datasets: []\ndefaults: [1]", r"defaults is no mapping: \[1\]"),
         ("{", "cannot read collection"),
+        ("datasets: [{source: collection, path: many.yaml}]", r"many\.yaml lists itself"),
         (both(pth="x"), r"many\.yaml, data set 2: pth: Extra inputs"),
         (both(revision="main"), "source 'jsonl' takes no revision"),
         (

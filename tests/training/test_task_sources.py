@@ -227,6 +227,34 @@ def test_a_label_outside_the_set_is_named_with_its_line(tmp_path: Path) -> None:
     assert task.labels == ("maybe", "yes")
 
 
+def test_a_label_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", [{"task": "t", "input": "1", "label": "yes"}])
+    with pytest.raises(TrainingError, match="task 't' has a label twice"):
+        load_tasks(TasksSection(source="jsonl", path=str(path), labels=("yes", "no", "yes")))
+
+
+@pytest.mark.parametrize("column", ["input", "output", "choices", "references"])
+def test_text_that_cannot_be_written_is_named_with_its_line(tmp_path: Path, column: str) -> None:
+    bad = ["no", "\ud800"] if column in ("choices", "references") else "\ud800"
+    path = write_lines(tmp_path / "rows.jsonl", [{"input": "1", "output": "no"} | {column: bad}])
+    with pytest.raises(TrainingError, match=r"line 1: '\\ud800' holds half of a surrogate pair"):
+        load_tasks(TasksSection(source="jsonl", path=str(path), name="t"))
+
+
+def test_a_split_that_no_row_is_of_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    rows = [{"input": str(n), "output": "y", "part": p} for n, p in enumerate(("train", "valid"))]
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    fields = FieldsSection(part="part")
+    for source in ("jsonl", "datasets"):
+        given = TasksSection(
+            source=source, path=str(path), name="t", fields=fields, splits={"dev": "validation"}
+        )
+        with pytest.raises(UsageError, match=r"no split\(s\) \['validation'\].*'train', 'valid'"):
+            load_tasks(given)
+        (task,) = load_tasks(given.model_copy(update={"splits": {"dev": "valid"}}))
+        assert (len(task.train), len(task.dev)) == (1, 1)
+
+
 def test_dev_rows_are_in_a_drawn_order_and_test_rows_in_the_order_of_the_file(
     tmp_path: Path,
 ) -> None:

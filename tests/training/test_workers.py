@@ -109,12 +109,13 @@ def test_a_stop_asked_of_one_worker_stops_both_and_resumes_bit_for_bit(together:
 def test_both_workers_raise_the_one_fault(together: Path) -> None:
     told = [(together / f"told-{rank}.txt").read_text().splitlines() for rank in range(2)]
     assert told[0] == told[1]
-    stopped, long, dev, differing, apart, few, unread = told[0]
+    stopped, long, dev, differing, apart, torn, few, unread = told[0]
     assert stopped.startswith("KeyboardInterrupt")
     assert "401 tokens is over the limit of 128" in long
     assert dev == long
     assert differing.startswith("TrainingError the workers differ in data: sha256:")
     assert apart == "TrainingError the workers would go on from steps [4, 0]"
+    assert "rows-1.jsonl, line 1: expected a JSON object" in torn
     assert "train.rows_per_step 1 is less than one row for each of 2 workers" in few
     assert "classification pools one stack" in unread
 

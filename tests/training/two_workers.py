@@ -6,6 +6,7 @@ tiny BERT.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from training_kit import opinion_task, tiny_recipe
 
 from adapters_store.errors import PatchbayError
-from training.recipe import BackboneSection, MethodSection, Recipe, TrainSection
+from training.recipe import BackboneSection, MethodSection, Recipe, TasksSection, TrainSection
 from training.run import Run, train_recipe
 from training.suite import Example
 from training.task import Task
@@ -63,6 +64,17 @@ def narrowed_run(is_long_in: str) -> Run:
     return run
 
 
+def torn_run(path: Path, rank: int) -> Run:
+    """A run over a file of the worker's own, which rank 1 loses after it was read."""
+    rows = ({"task": "t", "input": f"row {n}", "output": "y"} for n in range(60))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = TasksSection(source="jsonl", path=str(path))
+    run = Run.build(uneven_recipe(eval_every=None).model_copy(update={"tasks": tasks}))
+    if rank == 1:
+        path.write_text("")
+    return run
+
+
 def main(out: Path) -> None:
     """Every scenario, one after the other."""
     torch.set_num_threads(1)
@@ -98,6 +110,8 @@ def main(out: Path) -> None:
         raised(lambda: train_recipe(differing, out / "differing", workers))
         apart = out / ("straight" if workers.is_main else "apart")
         raised(lambda: train_recipe(recipe, apart, workers))
+        own = out / f"rows-{workers.rank}.jsonl"
+        raised(lambda: torn_run(own, workers.rank).train(out / "torn", workers=workers))
         few = uneven_recipe(rows_per_step=1)
         raised(lambda: train_recipe(few, out / "few", workers))
         unread = recipe.model_copy(update={"objective": "classification"})

@@ -15,7 +15,7 @@ from training import checkpoint
 from training.report import pictures, routing
 from training.report.html import cut, table
 from training.report.routing import MAX_TASKS
-from training.run import RECIPE_FILE, read_recipe
+from training.run import ENVIRONMENT_FILE, RECIPE_FILE, read_recipe
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
@@ -38,6 +38,7 @@ def write_report(folder: Path, target: Path | None = None) -> Path:
             hint="`patchbay train ls` lists runs and recipes.",
         )
     path = target or folder / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(folder), encoding="utf-8")
     return path
 
@@ -78,7 +79,7 @@ def _about(folder: Path, recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     for section in ("objective", "metric", "backbone", "tasks", "method", "train"):
         value = recipe[section]
         rows.append((section, value if isinstance(value, str) else _settings(value)))
-    environment = folder / "environment.json"
+    environment = folder / ENVIRONMENT_FILE
     if environment.exists():
         kept = json.loads(environment.read_text(encoding="utf-8"))
         rows.append(("versions", _settings(kept["versions"])))

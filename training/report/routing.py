@@ -19,8 +19,7 @@ from training.report.statistics import (
     router_statistics,
     skill_shares,
 )
-from training.run import read_recipe
-from training.sources import load_tasks
+from training.run import read_recipe, task_names
 
 MAX_TASKS = 200
 MAX_ROUTERS = 500
@@ -39,9 +38,7 @@ def read_logits(folder: Path) -> tuple[list[str], list[str], Array] | None:
     if not weights:
         return None
     stacked = np.stack([tensor.double().numpy() for tensor in weights.values()], axis=1)
-    names = [task.name for task in load_tasks(recipe.tasks)]
-    if len(names) != len(stacked):  # the run was given its tasks by a program
-        names = [f"task {index}" for index in range(len(stacked))]
+    names = task_names(folder) or [f"task {index}" for index in range(len(stacked))]
     return names, list(weights), stacked
 
 

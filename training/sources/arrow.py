@@ -13,6 +13,7 @@ from adapters_store.errors import UnavailableError, UsageError
 from training.examples import Row, Rows
 from training.sources.planning import (
     Plan,
+    check_splits,
     grouped,
     options,
     planned,
@@ -72,10 +73,8 @@ def plans(section: DataSection) -> list[Plan]:
         raise UsageError("tasks.path is missing: the folder, file or name of a `datasets` source")
     found = _opened(section, section.path)
     splits, fields = splits_of(section, _USUAL), section.fields
-    wanted = set(section.splits.values() if section.splits else ()) | {splits["train"]}
-    missing = sorted(split for split in wanted if split is not None and split not in found)
-    if missing and fields.part is None:
-        raise UsageError(f"{section.path} has no split(s) {missing}; it has {sorted(found)}")
+    if fields.part is None:
+        check_splits(section, found, filter(None, [splits["train"]]))
     parts: dict[str, Rows] = {
         split: ArrowRows(f"{section.path}[{split}]", rows)
         for split, rows in found.items()
@@ -83,6 +82,8 @@ def plans(section: DataSection) -> list[Plan]:
     }
     name = section.name or publishable(_name(section.path, section.config))
     tasks = grouped(parts, fields, None if fields.task and not section.name else name)
+    if fields.part is not None:
+        check_splits(section, {part for own in tasks.values() for part in own})
     only = fields.part is None or section.splits is not None
     labels = None if section.templates else _labels(parts, fields.output)
     return planned(

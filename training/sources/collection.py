@@ -22,7 +22,8 @@ def plans(section: DataSection) -> list[Plan]:
     """The tasks of every data set of the file, in the file's order.
 
     The section's own ``num_*`` and ``seed`` are defaults of its data sets. Raises UsageError, with
-    the number of the data set, for a file or a data set that cannot be understood.
+    the number of the data set, for a file or a data set that cannot be understood, and for a
+    collection inside itself.
     """
     from training.sources import plans as plans_of
 
@@ -35,7 +36,10 @@ def plans(section: DataSection) -> list[Plan]:
         for key in ("num_train", "num_dev", "num_test", "seed")
         if getattr(section, key) is not None
     }
-    return [plan for one in _sections(path, given) for plan in plans_of(one)]
+    try:
+        return [plan for one in _sections(path, given) for plan in plans_of(one)]
+    except RecursionError as error:
+        raise UsageError(f"collection {path} lists itself") from error
 
 
 def _sections(path: Path, given: dict[str, Any]) -> list[DataSection]:

@@ -24,7 +24,10 @@ from training.suite.task import Example
 
 _GUARD = "\ue000\ue001\ue000"  # stands for the separator inside a row's own texts
 _INDEX = "_index"
-_RENDERING = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, OverflowError)
+_RENDERING = (
+    *(TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
+    *(RecursionError, MemoryError),
+)
 
 
 class JinjaPrompt:
@@ -96,7 +99,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 def _compiled(source: str, what: str) -> Template:
     try:
         return _environment().from_string(source)
-    except TemplateError as error:
+    except (TemplateError, RecursionError) as error:
         raise UsageError(f"{what} is no jinja: {error}") from error
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from adapters_store.errors import UsageError
 from training.examples import Examples
 from training.sources.lines import JsonLines
-from training.sources.planning import Plan, grouped, options, planned, renamed, splits_of
+from training.sources.planning import (
+    Plan,
+    check_splits,
+    grouped,
+    options,
+    planned,
+    renamed,
+    splits_of,
+)
 from training.sources.prompts import ColumnPrompt
 from training.sources.sections import DataSection, FieldsSection
 from training.sources.templates import prompts_of
@@ -63,6 +71,7 @@ def plans(section: DataSection) -> list[Plan]:
     own = section.fields
     fields = own.model_copy(update={"task": own.task or "task", "part": own.part or "part"})
     found = grouped({"train": JsonLines(Path(section.path))}, fields, section.name)
+    check_splits(section, {part for parts in found.values() for part in parts})
     splits = splits_of(section, {part: part for part in PARTS})
     return planned(
         {

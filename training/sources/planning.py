@@ -6,7 +6,7 @@ import random
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -68,6 +68,13 @@ def splits_of(section: DataSection, usual: Mapping[str, str]) -> dict[str, str |
     for part, split in (section.splits or {}).items():
         splits[part] = split
     return splits
+
+
+def check_splits(section: DataSection, known: Collection[str], usual: Iterable[str] = ()) -> None:
+    """Raise UsageError for a split that the section names, or of ``usual``, that is not there."""
+    wanted = {split for split in (section.splits or {}).values() if split is not None}
+    if missing := sorted(wanted.union(usual).difference(known)):
+        raise UsageError(f"{section.path} has no split(s) {missing}; it has {sorted(known)}")
 
 
 def renamed(

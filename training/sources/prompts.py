@@ -99,9 +99,21 @@ def split_choices(text: str) -> tuple[str, ...]:
 
 
 def checked(example: Example, place: Place) -> Example:
-    """The example; raises TrainingError where its output is not among its choices."""
+    """The example; raises TrainingError for an output that is not among its choices, or no text."""
+    for text in (example.input, example.output, *example.references, *example.choices):
+        if not _is_unicode(text):
+            raise TrainingError(f"{place}: {text!r:.60} holds half of a surrogate pair: no text")
     if example.choices and example.output not in example.choices:
         raise TrainingError(
             f"{place}: output {example.output!r} is not one of the choices {list(example.choices)}"
         )
     return example
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be written: JSON may escape halves of pairs, such as ``\\ud800``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
