@@ -110,6 +110,7 @@ class Bench:
 
 def run(*, quick: bool, folder: Path | None = None) -> Report:
     """Measure every system; ``quick`` takes fewer rounds and leaves the slow extras out."""
+    from benchmarks.heterogeneity_decoder import run_decoder
     from benchmarks.peft_baseline import PlainSteps, load_model, lora_model, poly_model
 
     num_rounds = 8 if quick else 24
@@ -154,11 +155,12 @@ def run(*, quick: bool, folder: Path | None = None) -> Report:
             System("peft_lora_32", peft_lora.step),
             System("peft_poly_qv_32", poly.step),
         ]
-        _measure(systems, num_rounds)
+        measure(systems, num_rounds)
         _finish(report, systems)
         _same(report, bench, {"bare": plain, "lora_32": peft_lora, "routed_qv_32": poly})
         _throughput(report, bench, 1 if quick else 3)
         bench.close()
+    run_decoder(report, num_rounds=num_rounds, num_repeats=1 if quick else 3)
     return report
 
 
@@ -196,7 +198,8 @@ def _tasks(bench: Bench, count: int) -> tuple[list[Artefact], list[Artefact], li
     return loras, routings, mixed
 
 
-def _measure(systems: list[System], num_rounds: int) -> None:
+def measure(systems: list[System], num_rounds: int) -> None:
+    """Let all systems take a step in turn, round after round; the first rounds do not count."""
     for number in range(num_rounds + _NUM_WARM_UP):
         if number == _NUM_WARM_UP:
             for system in systems:

@@ -64,6 +64,16 @@ def make_t5(folder: Path, *, seed: int = 0, liveliness: float = 1.0, **config: A
     return Backbone.from_folder(folder, name="random-t5")
 
 
+def make_llama(folder: Path, *, seed: int = 0, **config: Any) -> Backbone:
+    """Write a random Llama to ``folder``; keyword arguments go to ``LlamaConfig``."""
+    import transformers
+
+    torch.manual_seed(seed)
+    settings = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **config}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings)).save_pretrained(folder)
+    return Backbone.from_folder(folder, name="random-llama")
+
+
 def make_bert(folder: Path, *, seed: int = 0, **config: Any) -> Backbone:
     """Write a random BERT encoder to ``folder``; keyword arguments go to ``BertConfig``."""
     import transformers

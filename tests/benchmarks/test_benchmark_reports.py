@@ -62,8 +62,11 @@ def test_alignment_gives_both_views_of_every_method_and_their_differences(monkey
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(monkeypatch):
-    from benchmarks import heterogeneity
+    from benchmarks import heterogeneity, heterogeneity_decoder
 
+    small = {"hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 1}
+    model = heterogeneity_decoder.MODEL | small
+    monkeypatch.setattr(heterogeneity_decoder, "MODEL", model)
     tiny = {"d_model": 32, "d_kv": 8, "num_heads": 4, "d_ff": 64, "num_layers": 1}
     monkeypatch.setattr(heterogeneity, "MODEL", {**heterogeneity.MODEL, **tiny, "vocab_size": 64})
     ratios = heterogeneity.run(quick=True).ratios
@@ -75,6 +78,11 @@ def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(monkey
         "peft_32_over_routed",
         "peft_poly_32_over_routed",
         "bare_tokens_s_over_generate",
+        "bare_tokens_s_over_transformers_cb",
+        "decoder_bare_tokens_s_over_generate",
+        "decoder_lora_32_over_bare",
+        "decoder_routed_32_over_bare",
+        "decoder_mixed_32_over_bare",
     }
     assert names <= set(ratios)
     assert all(ratios[name] > 0 for name in names)
