@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,10 @@ def late_pairs(runs: list[list[Measurement]], view: str) -> list[list[float]]:
 
 def run(*, quick: bool) -> Report:
     """All three methods over whole runs; ``quick`` takes four steps of each."""
-    if quick:
-        return _run(FOLDER / "quick", steps=4, every=2, seeds=1)
-    return _run(FOLDER, steps=STEPS, every=EVERY, seeds=SEEDS)
+    if not quick:
+        return _run(FOLDER, steps=STEPS, every=EVERY, seeds=SEEDS)
+    with TemporaryDirectory() as folder:
+        return _run(Path(folder), steps=4, every=2, seeds=1)
 
 
 def _run(folder: Path, *, steps: int, every: int, seeds: int) -> Report:

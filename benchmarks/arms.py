@@ -55,6 +55,8 @@ PAIRS = (
     ("MHR", "shared LoRA"),
     ("MHR", "private LoRA"),
     ("MHR-z", "Poly-z"),
+    ("MHR-z", "private LoRA"),
+    ("MHR-z", "shared LoRA"),
     ("MHR-mu", "MHR"),
     ("MHR-mu", "Poly-mu"),
     ("MHR-mu", "shared LoRA"),

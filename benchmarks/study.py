@@ -65,7 +65,7 @@ def quickened(study: Study, folder: Path) -> Study:
         draw=draw,
         recipe=study.recipe.model_copy(update={"train": train}),
         comparison=replace(study.comparison, config=config, seeds=1),
-        config={**study.config, "quick": True},
+        config={**study.config, "quick": True, "steps": 2, "seeds": 1, "dev": 4, "test": 8},
         zero_shot_steps=2,
     )
 

@@ -53,6 +53,7 @@ ARMS = (
     ZeroShot("Arrow", "library", None),
 )
 PAIRS = (
+    ("MHR uniform", "shared LoRA"),
     ("MHR-mu + steps", "shared LoRA"),
     ("MHR-mu + steps", "shared LoRA + steps"),
     ("MHR-mu + steps", "Poly-mu + steps"),

@@ -44,10 +44,9 @@ def test_rows_with_other_fields_start_a_table_of_their_own():
 
 
 @pytest.mark.slow
-def test_alignment_gives_both_views_of_every_method_and_their_differences(monkeypatch, tmp_path):
+def test_alignment_gives_both_views_of_every_method_and_their_differences(monkeypatch):
     from benchmarks import alignment
 
-    monkeypatch.setattr(alignment, "FOLDER", tmp_path)
     monkeypatch.setattr(alignment, "NUM_TASKS", 3)
     report = alignment.run(quick=True)
     assert [row["step"] for row in report.rows] == [0, 2, 4] * len(alignment.METHODS)
