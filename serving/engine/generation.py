@@ -185,7 +185,7 @@ class Generation:
         for row, hidden, length in zip(encoded.rows, spans, encoded.lengths, strict=True):
             if length >= BLOCK_TOKENS and bool(hidden.sum(dtype=torch.float32).isfinite()):
                 layers = [kv[start : start + length] for kv in encoded.kv]
-                self.known.keep(row.request.adapter, row.request.input_ids, layers)
+                self.known.keep(row.request.adapter, row.inputs, layers)
             start += length
 
     def decode(self) -> list[Event]:
