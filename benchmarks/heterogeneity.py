@@ -2,9 +2,10 @@
 
 A random T5 of the published t5-v1_1-small shape (512 wide, 8+8 layers, gated) with a vocabulary
 of 8192 decodes 32 rows. Every linear site is adapted (LoRA rank 8; bank of 8 skills, 8 heads,
-rank 8). All systems take one step in turn, round after round, on the same weights, and the
-medians are compared. The step times include everything: adapters, attention, output matrix and
-the choice of the token.
+rank 8). The mixed batch holds 4 bare rows, 8 LoRAs of ranks 4 to 16, 10 routed tasks, 4 IA3, 4
+bottlenecks of rank 16 behind every sub-layer and 2 prefixes of 16 rows, no two alike. All systems
+take one step in turn, round after round, on the same weights, and the medians are compared. The
+step times include everything: adapters, attention, output matrix and the choice of the token.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from benchmarks.drive import Outcome, answers, drain
 from benchmarks.report import Report
-from benchmarks.synthetic import MemoryLoader, make_bank, make_lora, make_routing, make_t5
+from benchmarks.synthetic import (
+    MemoryLoader,
+    make_bank,
+    make_bottleneck,
+    make_lora,
+    make_prefix,
+    make_routing,
+    make_scale,
+    make_t5,
+)
 from serving.engine import Engine, EngineConfig, Request, Sampling, Weights, load_weights
 
 NUM_ROWS = 32
@@ -188,13 +198,16 @@ def _tasks(bench: Bench, count: int) -> tuple[list[Artefact], list[Artefact], li
     bank = make_bank(backbone, seed=1, effect=0.05, **BANK)
     bench.loader.add(bank)
     routings = [make_routing(backbone, bank, seed=i) for i in range(count)]
-    mixed: list[str | None] = [None] * 2
-    mixed += [_add(bench, lora) for lora in loras[:8]]
+    mixed: list[str | None] = [None] * 4
     mixed += [
-        _add(bench, make_lora(backbone, rank=(4, 16)[i % 2], seed=500 + i, effect=0.1))
-        for i in range(6)
+        _add(bench, make_lora(backbone, rank=(4, 8, 16)[i % 3], seed=500 + i, effect=0.1))
+        for i in range(8)
     ]
-    mixed += [_add(bench, routing) for routing in routings[:16]]
+    mixed += [_add(bench, routing) for routing in routings[:10]]
+    mixed += [_add(bench, make_scale(backbone, seed=i)) for i in range(4)]
+    mixed += [_add(bench, make_bottleneck(backbone, seed=i)) for i in range(4)]
+    mixed += [_add(bench, make_prefix(backbone, seed=i)) for i in range(2)]
+    assert len(mixed) == NUM_ROWS
     return loras, routings, mixed
 
 

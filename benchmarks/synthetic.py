@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from adapters_store.manifest import (
     RoutingPart,
     TaskSignature,
 )
+from adapters_store.primitives.bottleneck import BottleneckPart
+from adapters_store.primitives.prefix import PrefixPart
+from adapters_store.primitives.scale import ScalePart
 
 
 @dataclass(slots=True)
@@ -120,6 +123,51 @@ def make_lora(
         parts=parts,
         tensors=tensors,
         signature=_signature(task, num_labels),
+        provenance={"seed": seed},
+    )
+
+
+def make_scale(backbone: Backbone, *, seed: int = 0) -> Artefact:
+    """A random IA3: keys, values and what the feed-forward's last map reads."""
+    parts = [
+        ScalePart(site=name, side="input" if name.endswith("ffn.out") else "output")
+        for name in backbone.sites
+        if name.endswith((".k", ".v", ".ffn.out"))
+    ]
+    return _make(backbone, parts, seed, lambda noise: 1 + 0.1 * noise)
+
+
+def make_bottleneck(backbone: Backbone, *, rank: int = 16, seed: int = 0) -> Artefact:
+    """Random bottlenecks as Houlsby places them: behind every sub-layer."""
+    parts = [
+        BottleneckPart(block=block.name, rank=rank, activation="relu", reads="output", scale=1.0)
+        for block in backbone.shapes.anatomy.blocks
+    ]
+    size = backbone.shapes.hidden_size**-0.5
+    return _make(backbone, parts, seed, lambda noise: 0.3 * size * noise)
+
+
+def make_prefix(backbone: Backbone, *, num_tokens: int = 16, seed: int = 0) -> Artefact:
+    """Random key and value rows before every self-attention of the stack that writes."""
+    parts = [
+        PrefixPart(attention=one.name, num_tokens=num_tokens, shifts_positions=True)
+        for one in backbone.shapes.anatomy.attentions
+        if one.name.startswith("decoder") and one.name.endswith("self")
+    ]
+    return _make(backbone, parts, seed, lambda noise: 0.3 * noise)
+
+
+def _make(
+    backbone: Backbone, parts: Sequence[Any], seed: int, value: Callable[[Tensor], Tensor]
+) -> Artefact:
+    generator = torch.Generator().manual_seed(seed)
+    specs = [spec for part in parts for spec in part.tensor_specs(backbone.shapes)]
+    return build_artefact(
+        kind="adapter",
+        backbone=backbone,
+        parts=parts,
+        tensors={s.name: value(torch.randn(s.shape, generator=generator)) for s in specs},
+        signature=_signature("text2text", 0),
         provenance={"seed": seed},
     )
 

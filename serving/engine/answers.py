@@ -25,7 +25,10 @@ def answer(encoded: Encoded) -> list[Event]:
     if all(kind == "generate" for kind in kinds):
         return []
     stops = accumulate(encoded.lengths)
-    spans = [Span(stop - n, stop) for n, stop in zip(encoded.lengths, stops, strict=True)]
+    spans = [
+        Span(stop - row.num_read, stop, row.num_read - row.num_input)
+        for row, stop in zip(encoded.rows, stops, strict=True)
+    ]
     states = States(encoded.hidden, spans)
     return _scored(encoded, states) + _embedded(encoded, states)
 

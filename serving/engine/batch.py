@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from serving.engine.config import EngineConfig
+from serving.engine.decoder_prompts import read_prompts
 from serving.engine.kv import KvShape
 from serving.engine.kv_budget import KvBudget
 from serving.engine.kv_store import Group, KvStore
 from serving.engine.parts import Reading
 from serving.engine.plan import DecodePlan
-from serving.engine.prefill import Encoded, plan_of
+from serving.engine.prefill import Encoded, plan_of, positions_of
 from serving.engine.row import Row
 from serving.engine.transformer.attention import slab_attention
 from serving.engine.transformer.stack import Stack
@@ -40,8 +41,10 @@ class DecodeBatch:
         self.shape = KvShape(
             record.num_layers, record.kv_heads, record.head_dim, self._dtype, self._device
         )
-        self._self = KvStore(self.shape, budget)
-        self._cross = KvStore(self.shape, budget) if record.has_cross else None
+        self._self = KvStore(self.shape, budget, lambda row: row.place().writer)
+        self._cross = None
+        if record.has_cross:
+            self._cross = KvStore(self.shape, budget, lambda row: row.place().cross)
         active = frozenset(
             p.index
             for p in weights.layout.packed
@@ -68,7 +71,7 @@ class DecodeBatch:
 
     def largest_bytes(self, row: Row) -> int:
         """Bytes of keys and values that ``row`` takes when it is as long as it may become."""
-        own = row.num_input if self._cross is None else 1
+        own = row.num_read if self._cross is None else 1 + row.place().writer.num_prompt
         return self._bytes_for(row, own + row.request.sampling.max_tokens)
 
     def growth_bytes(self) -> int:
@@ -76,12 +79,15 @@ class DecodeBatch:
         return sum(self._self.growth_bytes(row, row.position + 1) for row in self.rows)
 
     def _bytes_for(self, row: Row, num_positions: int) -> int:
-        cross = 0 if self._cross is None else self._cross.bytes_for(row.num_input)
-        return row.width * (cross + self._self.bytes_for(num_positions))
+        cross = 0 if self._cross is None else self._cross.bytes_for(row, row.num_read)
+        return row.width * (cross + self._self.bytes_for(row, num_positions))
 
     def _first_positions(self, row: Row) -> int:
         """Positions of the first place of a row; a search never moves to another."""
-        own = len(row.inputs) if self._cross is None else len(row.tokens)
+        if self._cross is None:
+            own = len(row.inputs)
+        else:
+            own = row.place().writer.num_prompt + len(row.tokens)
         return own + (row.request.sampling.max_tokens if row.width > 1 else 1)
 
     def join(self, encoded: Encoded) -> None:
@@ -92,20 +98,22 @@ class DecodeBatch:
         """
         first = len(self.rows)
         self.rows.extend(encoded.rows)
-        runs = [(row, 0, row.num_input) for row in encoded.rows]
+        runs = [(row, 0, row.num_read) for row in encoded.rows]
+        for row in encoded.rows:
+            self._self.add(row, self._first_positions(row))
+            _put_front(self._self, row, "decoder.self")
         if self._cross is None:
-            for row in encoded.rows:
-                self._self.add(row, self._first_positions(row))
             self._self.write(runs, encoded.kv)
         else:
             for row in encoded.rows:
-                self._self.add(row, self._first_positions(row))
-                self._cross.add(row, row.num_input)
+                self._cross.add(row, row.num_read)
+                _put_front(self._cross, row, "decoder.cross")
             plan = plan_of(self._weights.layout.packed, encoded.rows, encoded.lengths)
             projections = [layer.cross_kv for layer in self._stack.layers]
             self._cross.write(
                 runs, [kv(encoded.hidden, plan) for kv in projections if kv is not None]
             )
+            self._read_prompts([row for row in encoded.rows if row.place().writer.num_prompt])
         self._enrol(first)
 
     def join_read(self, readings: Sequence[Reading]) -> None:
@@ -115,8 +123,17 @@ class DecodeBatch:
             row = reading.row
             self.rows.append(row)
             self._self.add(row, self._first_positions(row))
+            _put_front(self._self, row, "decoder.self")
             self._self.write([(row, 0, len(reading.inputs))], reading.kv)
         self._enrol(first)
+
+    def _read_prompts(self, rows: Sequence[Row]) -> None:
+        """Run the decoder's own prompts through it, where it reads an encoder."""
+        if not rows:
+            return
+        assert self._cross is not None
+        kv = read_prompts(self._weights, rows, self._cross, self._dtype)
+        self._self.write([(row, 0, row.place().writer.num_prompt) for row in rows], kv)
 
     def _enrol(self, first: int) -> None:
         """Copy the adapters of the rows from ``first`` on into the plan."""
@@ -133,7 +150,7 @@ class DecodeBatch:
         self.rows.extend(copies)
         self._self.fork(row, copies, row.position + 1)
         if self._cross is not None:
-            self._cross.fork(row, copies, row.num_input)
+            self._cross.fork(row, copies, row.num_read)
         num_routed = sum(one.is_routed for one in self.rows)
         for target in range(first, len(self.rows)):
             self._plan.join(target, row.prepared, num_routed)
@@ -147,7 +164,7 @@ class DecodeBatch:
         index, last = self.rows.index(row), len(self.rows) - 1
         self._self.remove(row, _num_cached, is_poisoned=is_poisoned)
         if self._cross is not None:
-            self._cross.remove(row, _num_input, is_poisoned=is_poisoned)
+            self._cross.remove(row, _num_read, is_poisoned=is_poisoned)
         self.rows[index] = self.rows[last]
         self.rows.pop()
         self._plan.leave(index, last)
@@ -156,29 +173,38 @@ class DecodeBatch:
         """Decode one token of every row: logits (R, vocab), contiguous."""
         for row in self.rows:
             self._self.fit(row, row.position + 1, _num_cached)
-        positions = torch.tensor([row.position for row in self.rows], device=self._device)
+        indices = torch.tensor([row.position for row in self.rows], device=self._device)
+        offsets = [row.place().writer for row in self.rows]
+        table, rotary = positions_of(offsets, indices)
         ids = torch.tensor([row.token for row in self.rows], device=self._device)
-        context = _Context(self._stack, self._self_groups(positions), self._cross_groups())
+        context = _Context(self._stack, self._self_groups(indices), self._cross_groups())
         plan = None if self._plan.is_empty else self._plan
-        return self.logits(self._stack.forward(ids, positions, plan, context))
+        return self.logits(self._stack.forward(ids, table, plan, context, rotary))
 
     def logits(self, hidden_RD: Tensor) -> Tensor:
         """Logits (R, vocab) of last hidden states, contiguous."""
         return self._output(hidden_RD)
 
-    def _self_groups(self, positions_R: Tensor) -> list[Group]:
+    def _self_groups(self, indices_R: Tensor) -> list[Group]:
         groups = self._self.groups(self.rows)
+        sights = self._stack.sights
         for group in groups:
-            slab = group.slab
-            positions = group.pick(positions_R)
-            group.read(1 + max(row.position for row in slab.rows))
+            slab, fronts = group.slab, group.fronts
+            columns = indices = group.pick(indices_R)
+            if fronts is not None:
+                columns = indices + fronts.num_front
+            group.read(1 + max(row.position + row.place().writer.num_front for row in slab.rows))
             starts = torch.arange(group.num_rows, device=self._device) * slab.num_positions
-            group.places = starts + positions
+            group.places = starts + columns
+            if fronts is not None:
+                group.masks = fronts.masks(sights, indices, group.length, self._dtype)
+                continue
             keys = torch.arange(group.length, device=self._device)
-            group.masks = {
-                sight: sight.mask(positions.unsqueeze(1), keys, group.length, self._dtype)
-                for sight in dict.fromkeys(self._stack.sights)
+            made = {
+                sight: sight.mask(indices.unsqueeze(1), keys, group.length, self._dtype)
+                for sight in dict.fromkeys(sights)
             }
+            group.masks = [made[sight] for sight in sights]
         return groups
 
     def _cross_groups(self) -> list[Group]:
@@ -188,13 +214,24 @@ class DecodeBatch:
         for group in groups:
             if group.length:
                 continue
-            lengths = [row.num_input for row in group.slab.rows]
-            group.read(max(lengths))
+            rows = group.slab.rows
+            group.read(max(row.num_read + row.place().cross.num_front for row in rows))
+            lengths = torch.tensor([row.num_read for row in rows], device=self._device)
+            if group.fronts is not None:
+                group.masks = group.fronts.cross_masks(lengths, group.length, self._dtype)
+                continue
             keys = torch.arange(group.length, device=self._device)
-            is_beyond = keys >= torch.tensor(lengths, device=self._device).unsqueeze(1)
+            is_beyond = keys >= lengths.unsqueeze(1)
             mask = torch.zeros(is_beyond.shape, dtype=self._dtype, device=self._device)
-            group.cross_mask = mask.masked_fill_(is_beyond, float("-inf"))[:, None, None, :]
+            mask = mask.masked_fill_(is_beyond, float("-inf"))[:, None, None, :]
+            group.masks = [mask] * self._stack.record.num_layers
         return groups
+
+
+def _put_front(store: KvStore, row: Row, attention: str) -> None:
+    prefix = row.prepared.prefixes.get(attention)
+    if prefix is not None:
+        store.put_front(row, prefix)
 
 
 def _num_cached(row: Row) -> int:
@@ -202,26 +239,25 @@ def _num_cached(row: Row) -> int:
     return row.position + 1
 
 
-def _num_input(row: Row) -> int:
-    return row.num_input
+def _num_read(row: Row) -> int:
+    return row.num_read
 
 
 class _Context:
-    """Attention of one decode step over the slabs; masks are shared by the layers of a sight."""
+    """Attention of one decode step over the slabs."""
 
     def __init__(self, stack: Stack, own: Sequence[Group], cross: Sequence[Group]) -> None:
-        self._record, self._sights = stack.record, stack.sights
+        self._record = stack.record
         self._width = stack.query_width
         self._own, self._cross = own, cross
 
     def attend_self(self, layer: int, qkv_RE: Tensor) -> Tensor:
-        sight = self._sights[layer]
         out: Tensor | None = None
         for group in self._own:
             assert group.places is not None
             qkv = group.pick(qkv_RE)
             group.slab.write(layer, group.places, qkv[:, self._width :])
-            q, mask = qkv[:, : self._width], group.masks[sight]
+            q, mask = qkv[:, : self._width], group.masks[layer]
             out = self._attend(layer, group, q, mask, out, qkv_RE.shape[0])
         assert out is not None
         return out
@@ -230,7 +266,7 @@ class _Context:
         out: Tensor | None = None
         for group in self._cross:
             q = group.pick(q_RI)
-            out = self._attend(layer, group, q, group.cross_mask, out, q_RI.shape[0])
+            out = self._attend(layer, group, q, group.masks[layer], out, q_RI.shape[0])
         assert out is not None
         return out
 

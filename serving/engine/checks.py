@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 from adapters_store.errors import UsageError
-from adapters_store.families.architecture import Architecture
+from adapters_store.families.architecture import Architecture, Stack
 from serving.engine.config import EngineConfig
+from serving.engine.offsets import NO_PLACES, Offsets
 from serving.engine.request import RequestKind
 from serving.engine.row import Row
 
@@ -18,6 +19,32 @@ def check(row: Row, architecture: Architecture, config: EngineConfig, *, is_know
         problem = f"request id {row.request.id!r} is already in use"
     if problem:
         raise UsageError(problem)
+
+
+def misfit(row: Row, architecture: Architecture) -> str | None:
+    """Why a row does not fit behind what its adapter puts before it; None where it does."""
+    limit, places = architecture.max_positions, row.place()
+    if limit is None or places == NO_PLACES:
+        return None
+    stack = architecture.stacks[0]
+    max_tokens = row.request.sampling.max_tokens if row.request.kind == "generate" else 0
+    needed = row.num_read + _offset(stack, places.reader)
+    if architecture.is_encoder_decoder:
+        writer = places.writer
+        own = writer.num_prompt + _offset(architecture.stack("decoder"), writer) + max_tokens
+        needed = max(needed, own)
+    else:
+        needed += max_tokens
+    if needed <= limit:
+        return None
+    return (
+        f"with its adapter's prefixes and prompts the request has up to {needed} positions; this "
+        f"backbone takes {limit}"
+    )
+
+
+def _offset(stack: Stack, offsets: Offsets) -> int:
+    return offsets.rotary if stack.embedding.position_path is None else offsets.table
 
 
 def _problem(row: Row, architecture: Architecture, config: EngineConfig) -> str | None:

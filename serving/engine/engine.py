@@ -15,7 +15,7 @@ import torch
 from adapters_store.backbone import Backbone
 from adapters_store.errors import UsageError
 from serving.engine.answers import answer
-from serving.engine.checks import check
+from serving.engine.checks import check, misfit
 from serving.engine.config import EngineConfig
 from serving.engine.endings import end_tokens
 from serving.engine.events import Event, Failed, Finished
@@ -66,6 +66,7 @@ class Engine:
             self._weights.device,
             self._weights.vectors,
             self._weights.pooler,
+            self._weights.relative,
         )
         self._cache = AdapterCache(
             loader, target, backbone.fingerprint, config.max_adapter_bytes, config.max_host_bytes
@@ -90,7 +91,8 @@ class Engine:
         ``max_kv_bytes``, or a kind that this backbone cannot serve.
         """
         is_known = request.id in self._running or request.id in self._scheduler
-        row = Row.of(request, self._end_tokens, self._architecture.decoder_start_token_id)
+        start_token, reader = self._architecture.decoder_start_token_id, self._weights.reader
+        row = Row.of(request, self._end_tokens, start_token, reader.record.name)
         check(row, self._architecture, self.config, is_known=is_known)
         if self._generation is not None and request.kind == "generate":
             self._generation.check_fits(row)
@@ -150,6 +152,7 @@ class Engine:
         if self._unloading:
             events += self._unload_due()
         admitted, failures = self._admit()
+        failures += self._take_misfits(admitted)
         events += failures
         self._totals["failed"] += len(failures)
         adapters = {row.request.adapter for row in (*admitted, *self._running.values())}
@@ -226,6 +229,19 @@ class Engine:
             has_room=generation.room(),
         )
 
+    def _take_misfits(self, admitted: list[Row]) -> list[Event]:
+        """Take rows out of ``admitted`` that do not fit behind their adapter's own rows."""
+        failures: list[Event] = []
+        for row in admitted.copy():
+            problem = misfit(row, self._architecture)
+            if problem is None and self._generation is not None:
+                problem = self._generation.excess(row)
+            if problem is not None:
+                admitted.remove(row)
+                self._scheduler.release(row)
+                failures.append(Failed(row.request.id, UsageError.code, problem))
+        return failures
+
     def _prefill(self, admitted: list[Row]) -> list[Event]:
         """Read the inputs of new rows, long ones in parts, and go on with those begun before."""
         self._totals["input_tokens"] += sum(row.num_input for row in admitted if not row.tokens)
@@ -237,7 +253,7 @@ class Engine:
                     generation.begin(row)
         events = self._encode(whole) if whole else []
         if generation is not None and generation.num_unread:
-            num_left = self.config.max_step_tokens - sum(row.num_input for row in whole)
+            num_left = self.config.max_step_tokens - sum(row.num_read for row in whole)
             events += generation.read(max(1, num_left))
         return events
 

@@ -69,24 +69,35 @@ class Generation:
 
     def check_fits(self, row: Row) -> None:
         """Raise UsageError where keys and values of a new row may outgrow the budget alone."""
+        problem = self.excess(row)
+        if problem is not None:
+            raise UsageError(problem, hint="Ask for fewer tokens, or raise max_kv_bytes.")
+
+    def excess(self, row: Row) -> str | None:
+        """How far keys and values of a row may outgrow the budget alone; None where they fit."""
+        if row.request.kind != "generate":
+            return None
         needed = self._batch.largest_bytes(row)
         if self._architecture.is_decoder_only:
-            longest = row.num_input + row.request.sampling.max_tokens
+            longest = row.num_read + row.request.sampling.max_tokens
             needed += longest * self._batch.shape.position_bytes
-        if needed > self.budget.max_bytes:
-            raise UsageError(
-                f"the request's keys and values may take {needed} bytes; max_kv_bytes is "
-                f"{self.budget.max_bytes}",
-                hint="Ask for fewer tokens, or raise max_kv_bytes.",
-            )
+        if needed <= self.budget.max_bytes:
+            return None
+        return (
+            f"the request's keys and values may take {needed} bytes; max_kv_bytes is "
+            f"{self.budget.max_bytes}"
+        )
 
     def room(self) -> Callable[[Row], bool]:
-        """A function that takes room for one row after the other; False where there is none."""
+        """A function that takes room for one row after the other; False where there is none.
+
+        A row that outgrows the whole budget is let through, to be refused rather than waited for.
+        """
         free = self.budget.free_bytes - self._batch.growth_bytes()
 
         def take(row: Row) -> bool:
             nonlocal free
-            if row.request.kind != "generate":
+            if row.request.kind != "generate" or self.excess(row) is not None:
                 return True
             needed = self._batch.entry_bytes(row)
             if self.reads_in_parts(row):
@@ -105,7 +116,7 @@ class Generation:
             return row.width == 1
         if row.request.sampling.prompt_logprobs is not None:
             return False
-        is_long = row.num_input > self._config.max_step_tokens
+        is_long = row.num_read > self._config.max_step_tokens
         return is_long or self.known.num_known(row.request.adapter, row.inputs) > 0
 
     def begin(self, row: Row) -> None:
@@ -151,7 +162,7 @@ class Generation:
         start_token = self._architecture.decoder_start_token_id
         is_read = self._architecture.is_decoder_only
         for row in encoded.rows:
-            row.position = row.num_input - 1 if is_read else 0
+            row.position = row.num_read - 1 if is_read else row.place().writer.num_prompt
             row.token = row.request.input_ids[-1] if start_token is None else start_token
             self.running[row.request.id] = row
         self._batch.join(encoded)

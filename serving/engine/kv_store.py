@@ -1,7 +1,8 @@
 """The keys and values of a decode batch: slabs by size class, so a long row pads no short one.
 
 A row lives in the slab of the smallest class that holds its positions and moves on when it
-outgrows it. Attention runs once a slab.
+outgrows it. Attention runs once a slab. Callers count a row's positions from its first prompt row
+or token; the rows of a prefix lie in front of them.
 
 Shapes: ``n`` rows of a slab, ``T`` tokens, ``W`` keys and values of a position.
 """
@@ -14,10 +15,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from serving.engine.fronts import Fronts, fronts_of
 from serving.engine.kv import KvShape, Slab, round_up
 from serving.engine.kv_budget import KvBudget
+from serving.engine.offsets import Offsets
 from serving.engine.row import Row
-from serving.engine.transformer.sight import Sight
+from serving.primitives.prefix import Prefix
 
 _SMALLEST_CLASS = 64
 _LENGTH_BUCKET = 16
@@ -33,15 +36,16 @@ class Group:
     """The rows of one slab in one step.
 
     ``index`` (n,) says which rows of the batch they are, None where they are the whole batch in
-    order; attention reads ``length`` positions under ``masks`` (self) or ``cross_mask``.
+    order; attention reads ``length`` columns under the ``masks`` of the layers, and writes at
+    ``places``. ``fronts`` are the rows of prefixes, None where no row has any.
     """
 
     slab: Slab
     index: Tensor | None
     length: int = 0
     places: Tensor | None = None
-    masks: dict[Sight, Tensor] = field(default_factory=dict)
-    cross_mask: Tensor | None = None
+    masks: list[Tensor] = field(default_factory=list)
+    fronts: Fronts | None = None
 
     @property
     def num_rows(self) -> int:
@@ -53,16 +57,19 @@ class Group:
         return x if self.index is None else x.index_select(0, self.index)
 
     def read(self, length: int) -> None:
-        """Note how many positions the longest row has."""
+        """Note how many columns the longest row has."""
         self.length = min(round_up(length, _LENGTH_BUCKET), self.slab.num_positions)
 
 
 class KvStore:
-    """Slabs of one attention, self or cross, of a stack."""
+    """Slabs of one attention, self or cross, of a stack; ``offsets_of`` names its prefixes."""
 
-    def __init__(self, shape: KvShape, budget: KvBudget) -> None:
+    def __init__(
+        self, shape: KvShape, budget: KvBudget, offsets_of: Callable[[Row], Offsets]
+    ) -> None:
         self._shape = shape
         self._budget = budget
+        self._offsets_of = offsets_of
         budget.add(self)
         self._slabs: dict[int, Slab] = {}
         self._homes: dict[Row, Slab] = {}
@@ -73,39 +80,49 @@ class KvStore:
         """The slabs of the classes that rows are in."""
         return self._slabs.values()
 
-    def bytes_for(self, num_positions: int) -> int:
-        """Bytes of the place of a row of that many positions."""
-        return class_of(num_positions) * self._shape.position_bytes
+    def bytes_for(self, row: Row, num_positions: int) -> int:
+        """Bytes of the place of ``row`` when it has that many positions."""
+        return class_of(self._num_columns(row, num_positions)) * self._shape.position_bytes
 
     def growth_bytes(self, row: Row, num_positions: int) -> int:
         """Bytes of the larger place that ``row`` needs for that many positions, 0 where none."""
-        if num_positions <= self._homes[row].num_positions:
+        if self._num_columns(row, num_positions) <= self._homes[row].num_positions:
             return 0
-        return self.bytes_for(num_positions)
+        return self.bytes_for(row, num_positions)
 
     def add(self, row: Row, num_positions: int) -> None:
         """Give ``row`` a place for that many positions."""
-        slab = self._slab(class_of(num_positions))
+        slab = self._slab(class_of(self._num_columns(row, num_positions)))
         slab.add(row, self._budget)
         self._homes[row] = slab
         self._groups = None
+
+    def put_front(self, row: Row, prefix: Prefix) -> None:
+        """Store a prefix in front of a row: of every layer what it has, next to the row's keys."""
+        slab = self._homes[row]
+        stop = slab.rows.index(row) * slab.num_positions + prefix.num_rows
+        for layer, rows in prefix.rows.items():
+            places = torch.arange(stop - rows.shape[0], stop, device=self._shape.device)
+            slab.write(layer, places, rows)
 
     def remove(
         self, row: Row, length_of: Callable[[Row], int], *, is_poisoned: bool = False
     ) -> None:
         """Free the place of ``row``; ``length_of`` gives the positions in use of another row."""
         slab = self._homes.pop(row)
-        slab.remove(row, length_of(slab.rows[-1]), is_poisoned=is_poisoned)
+        last = slab.rows[-1]
+        num_last = self._num_columns(last, length_of(last))
+        slab.remove(row, num_last, is_poisoned=is_poisoned)
         if not slab.rows:
             del self._slabs[slab.num_positions]
         self._groups = None
 
     def fit(self, row: Row, num_positions: int, length_of: Callable[[Row], int]) -> None:
         """Move ``row`` to a larger class where that many positions need one."""
-        old = self._homes[row]
-        if num_positions <= old.num_positions:
+        old, num_columns = self._homes[row], self._num_columns(row, num_positions)
+        if num_columns <= old.num_positions:
             return
-        new = self._slab(class_of(num_positions))
+        new = self._slab(class_of(num_columns))
         new.add(row, self._budget)
         old.copy_row(row, new, old.num_positions)
         self.remove(row, length_of)
@@ -119,7 +136,8 @@ class KvStore:
             slab.add(one, self._budget)
             self._homes[one] = slab
         targets = list(range(first, len(slab.rows)))
-        slab.copy([slab.rows.index(row)] * len(copies), targets, num_positions)
+        num_columns = self._num_columns(row, num_positions)
+        slab.copy([slab.rows.index(row)] * len(copies), targets, num_columns)
         self._groups = None
 
     def reorder(self, rows: Sequence[Row], parents: Sequence[int], num_positions: int) -> None:
@@ -128,7 +146,8 @@ class KvStore:
         places = [slab.rows.index(row) for row in rows]
         moves = [(places[p], place) for place, p in zip(places, parents) if places[p] != place]
         if moves:
-            slab.copy([source for source, _ in moves], [to for _, to in moves], num_positions)
+            num_columns = self._num_columns(rows[0], num_positions)
+            slab.copy([source for source, _ in moves], [to for _, to in moves], num_columns)
 
     def write(self, rows: Sequence[tuple[Row, int, int]], layers: Sequence[Tensor]) -> None:
         """Store keys and values of packed runs; ``layers`` has one tensor (T, W) a layer.
@@ -140,7 +159,8 @@ class KvStore:
         start = 0
         for row, position, length in rows:
             slab = self._homes[row]
-            first = slab.rows.index(row) * slab.num_positions + position
+            column = self._num_columns(row, position)
+            first = slab.rows.index(row) * slab.num_positions + column
             tokens, places = by_slab.setdefault(slab.num_positions, ([], []))
             tokens.append(torch.arange(start, start + length, device=device))
             places.append(torch.arange(first, first + length, device=device))
@@ -152,6 +172,15 @@ class KvStore:
             for layer, kv in enumerate(layers):
                 slab.write(layer, at, kv if chosen is None else kv.index_select(0, chosen))
 
+    def keys_of(self, row: Row, layer: int, num_positions: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (1, k, C, d) of one row at a layer, a prefix's rows in front."""
+        slab, offsets = self._homes[row], self._offsets_of(row)
+        place, stop = slab.rows.index(row), self._num_columns(row, num_positions)
+        start = offsets.num_front - offsets.front(layer).num_rows
+        key, value = slab.views(layer, len(slab.rows), slab.num_positions)
+        columns = slice(start, stop)
+        return key[place : place + 1, :, columns], value[place : place + 1, :, columns]
+
     def groups(self, rows: Sequence[Row]) -> list[Group]:
         """The slabs' rows as parts of the batch ``rows``; the same objects until a row moves."""
         if self._groups is None:
@@ -161,8 +190,13 @@ class KvStore:
                 order = [number[row] for row in slab.rows]
                 is_whole = order == list(range(len(rows)))
                 index = None if is_whole else torch.tensor(order, device=self._shape.device)
-                self._groups.append(Group(slab, index))
+                offsets = [self._offsets_of(row) for row in slab.rows]
+                fronts = fronts_of(offsets, self._shape.num_layers, self._shape.device)
+                self._groups.append(Group(slab, index, fronts=fronts))
         return self._groups
+
+    def _num_columns(self, row: Row, num_positions: int) -> int:
+        return self._offsets_of(row).num_front + num_positions
 
     def _slab(self, num_positions: int) -> Slab:
         if num_positions not in self._slabs:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from serving.engine.kv import KvShape
 from serving.engine.kv_budget import KvBudget
-from serving.engine.prefill import plan_of
+from serving.engine.prefill import plan_of, positions_of
 from serving.engine.prefix_cache import PrefixCache
 from serving.engine.row import Row
-from serving.engine.transformer.attention import attend
+from serving.engine.transformer.attention import attend, front_mask, layer_masks
 from serving.engine.transformer.sight import Sight
 from serving.engine.transformer.stack import Stack
 from serving.engine.weights import Weights
+from serving.primitives.prefix import Front
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +74,7 @@ class PartReader:
     ) -> None:
         self._weights, self._shape, self._budget = weights, shape, budget
         self._known = known
+        self._stack_name = weights.reader.record.name
         self._readings: dict[Row, Reading] = {}
 
     def __len__(self) -> int:
@@ -124,13 +127,16 @@ class PartReader:
         lengths = [part.stop - part.start for part in parts]
         rows = [part.reading.row for part in parts]
         ids = [token for part in parts for token in part.reading.inputs[part.start : part.stop]]
-        positions = [torch.arange(part.start, part.stop, device=device) for part in parts]
+        indices = [torch.arange(part.start, part.stop, device=device) for part in parts]
+        offsets = [row.place().reader for row in rows]
+        table, rotary = positions_of(offsets, torch.cat(indices), lengths)
+        firsts = [part.start for part in parts]
+        plan = plan_of(
+            weights.layout.packed, rows, lengths, prompts_of=self._stack_name, firsts=firsts
+        )
         context = _Context(weights.reader, parts, self._shape.dtype)
         hidden_TD = weights.reader.forward(
-            torch.tensor(ids, device=device),
-            torch.cat(positions),
-            plan_of(weights.layout.packed, rows, lengths),
-            context,
+            torch.tensor(ids, device=device), table, plan, context, rotary
         )
         for part, length in zip(parts, lengths, strict=True):
             own = hidden_TD[part.first : part.first + length]
@@ -158,33 +164,35 @@ class _Context:
 
     def __init__(self, stack: Stack, parts: Sequence[_Part], dtype: torch.dtype) -> None:
         self._stack, self._parts = stack, parts
+        name = f"{stack.record.name}.self"
+        self._prefixes = [part.reading.row.prepared.prefixes.get(name) for part in parts]
         self._masks = [
-            {sight: self._mask(part, sight, dtype) for sight in dict.fromkeys(stack.sights)}
-            for part in parts
+            layer_masks(stack.sights, prefix, partial(self._mask, part, dtype))
+            for part, prefix in zip(parts, self._prefixes, strict=True)
         ]
 
-    def _mask(self, part: _Part, sight: Sight, dtype: torch.dtype) -> Tensor | None:
+    def _mask(self, part: _Part, dtype: torch.dtype, sight: Sight, front: Front) -> Tensor | None:
         is_plain = sight.is_plain(part.stop) and self._stack.record.softcap is None
-        if is_plain and part.start == 0:
+        if is_plain and part.start == 0 and front.num_rows == 0:
             return None
-        device = part.reading.kv[0].device
-        queries = torch.arange(part.start, part.stop, device=device)
-        keys = torch.arange(part.stop, device=device)
-        return sight.mask(queries.unsqueeze(0), keys, part.stop, dtype)
+        indices = torch.arange(part.start, part.stop, device=part.reading.kv[0].device)
+        return front_mask(sight, indices, part.stop, front, dtype)
 
     def attend_self(self, layer: int, qkv_TE: Tensor) -> Tensor:
-        record, sight = self._stack.record, self._stack.sights[layer]
+        record = self._stack.record
         h, k, d = record.num_heads, record.kv_heads, record.head_dim
         width = self._stack.query_width
         out = qkv_TE.new_empty(qkv_TE.shape[0], width)
-        for part, masks in zip(self._parts, self._masks, strict=True):
+        for part, prefix, masks in zip(self._parts, self._prefixes, self._masks, strict=True):
             n = part.stop - part.start
             own = qkv_TE[part.first : part.first + n]
             kv_CW = part.reading.kv[layer]
             kv_CW[part.start : part.stop] = own[:, width:]
             q = own[:, :width].view(1, n, h, d).transpose(1, 2)
-            kv = kv_CW[: part.stop].view(1, part.stop, 2 * k, d).transpose(1, 2)
-            mask = masks[sight]
+            seen_CW, mask = kv_CW[: part.stop], masks[layer]
+            if prefix is not None and layer in prefix.rows:
+                seen_CW = torch.cat([prefix.rows[layer], seen_CW])
+            kv = seen_CW.view(1, -1, 2 * k, d).transpose(1, 2)
             context = attend(record, q, kv[:, :k], kv[:, k:], mask, is_causal=mask is None)
             out[part.first : part.first + n] = context.transpose(1, 2).reshape(n, width)
         return out

@@ -29,7 +29,7 @@ def score_prompts(
     """
     hidden = torch.split(encoded.hidden, encoded.lengths)
     return [
-        (row, _score(row, hidden_TD, logits_of))
+        (row, _score(row, hidden_TD[row.num_read - row.num_input :], logits_of))
         for row, hidden_TD in zip(encoded.rows, hidden, strict=True)
         if row.request.sampling.prompt_logprobs is not None
     ]

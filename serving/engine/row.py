@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
+from serving.engine.offsets import NO_PLACES, Places
 from serving.engine.request import Request
 from serving.engine.seen import Seen
 from serving.primitives.prepared import Prepared
@@ -28,7 +29,8 @@ class Row:
     whose keys and values were dropped goes on as if they had not been: ``seed`` of its random
     numbers, ``ends``, the tokens that end it, and ``seen`` for its penalties. ``arrived_at`` is
     when it was first queued, in ``time.monotonic`` seconds; ``beams`` the search that the row is
-    a beam of.
+    a beam of. ``reads`` names the stack that reads the input; ``places`` says, once the adapter is
+    there, what it puts before the row's tokens.
     """
 
     request: Request
@@ -42,19 +44,41 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     is_routed: bool = False
     arrived_at: float = 0.0
+    reads: str = "encoder"
+    places: Places | None = None
     beams: Beams | None = None
 
     @classmethod
-    def of(cls, request: Request, end_tokens: frozenset[int], start_token: int | None) -> Self:
+    def of(
+        cls,
+        request: Request,
+        end_tokens: frozenset[int],
+        start_token: int | None,
+        reads: str = "encoder",
+    ) -> Self:
         """A new row. ``start_token`` is the decoder's own; None where it reads the prompt."""
         sampling = request.sampling
         return cls(
             request,
+            reads=reads,
             seed=secrets.randbits(64) if sampling.seed is None else sampling.seed,
             ends=(frozenset() if sampling.ignore_eos else end_tokens)
             | frozenset(sampling.stop_token_ids),
             seen=_seen(request, start_token),
         )
+
+    def place(self) -> Places:
+        """What stands before the row's tokens; nothing is known to before the adapter is ready."""
+        if self.places is None:
+            if self.request.adapter is not None and self.entry is None:
+                return NO_PLACES
+            self.places = Places.of(self.prepared, self.reads)
+        return self.places
+
+    @property
+    def num_read(self) -> int:
+        """Rows of the stream that the input takes: those of a prompt, then the tokens."""
+        return self.place().reader.num_prompt + self.num_input
 
     def fork(self) -> Row:
         """A row that goes on from here on its own; it holds no lease."""
@@ -77,7 +101,7 @@ class Row:
             self.seen = _seen(self.request, start_token)
 
     def go_on_after(self, num_read: int) -> None:
-        """Decode behind an input of that many tokens: the request's, and those written but one."""
+        """Decode behind that many :attr:`inputs`."""
         self.num_fed = len(self.tokens)
         self.position = num_read if self.tokens else num_read - 1
         self.token = self.tokens[-1] if self.tokens else self.request.input_ids[-1]
@@ -94,11 +118,13 @@ class Row:
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """What a decoder that reads its own input reads before it goes on: all but the last token.
+        """What the row reads before it goes on: all tokens that were written but the last.
 
-        Without tokens written, that is the request's input.
+        Without tokens written, that is the request's input. Tokens of no meaning stand for the rows
+        of a prompt. A decoder behind an encoder reads the request's input alone.
         """
-        return (*self.request.input_ids, *self.tokens[:-1])
+        own = self.tokens[:-1] if self.reads == "decoder" else []
+        return (*[0] * self.place().reader.num_prompt, *self.request.input_ids, *own)
 
     @property
     def prepared(self) -> Prepared:

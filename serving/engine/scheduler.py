@@ -147,7 +147,7 @@ class Scheduler:
             is_new = request.adapter is not None and request.adapter not in adapters
             if is_new and len(adapters) >= config.max_step_adapters:
                 continue
-            if num_tokens and num_tokens + row.num_input > config.max_step_tokens:
+            if num_tokens and num_tokens + row.num_read > config.max_step_tokens:
                 break
             if request.kind == "generate":
                 is_full = is_full or not has_room(row)
@@ -155,7 +155,7 @@ class Scheduler:
                     continue
             chosen.append(row)
             self._policy.charge_input(row)
-            num_tokens += row.num_input
+            num_tokens += row.num_read
             num_free_rows -= row.width
             if is_new:
                 adapters.add(request.adapter)

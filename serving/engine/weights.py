@@ -42,6 +42,12 @@ class Weights:
     pooler: tuple[Tensor, Tensor] | None
 
     @property
+    def relative(self) -> frozenset[str]:
+        """The self-attentions, such as ``decoder.self``, with a bias of the distance."""
+        stacks = [stack.record for stack in self.stacks.values()]
+        return frozenset(f"{s.name}.self" for s in stacks if s.relative_bias is not None)
+
+    @property
     def reader(self) -> Stack:
         """The stack that reads inputs: the encoder, or the decoder where there is no other."""
         return self.stacks["encoder" if "encoder" in self.stacks else "decoder"]

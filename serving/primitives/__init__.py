@@ -12,6 +12,8 @@ PRIMITIVES: dict[str, str] = {
     "routing": "serving.primitives.mixture:prepare_routing",
     "scale": "serving.primitives.scale:prepare",
     "bottleneck": "serving.primitives.bottleneck:prepare",
+    "prefix": "serving.primitives.prefix:prepare",
+    "prompt": "serving.primitives.prompt:prepare",
     "override": "serving.primitives.override:prepare",
     "head": "serving.primitives.head:prepare",
 }

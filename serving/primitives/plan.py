@@ -19,6 +19,7 @@ from serving.primitives.bottleneck import Form, deltas
 from serving.primitives.layout import PackedSite
 from serving.primitives.low_rank import Segments
 from serving.primitives.prepared import Prepared
+from serving.primitives.prompt import Prompt
 from serving.primitives.rows import Entries, Rows, Run, Runs, add_to_rows
 from serving.primitives.scale import add_scaled_input, scale_rows, scaled
 
@@ -84,6 +85,9 @@ class Plan(ABC, Generic[Table]):
     def _add_products(self, index: int, x_TD: Tensor, y_TE: Tensor) -> None:
         """Add the rows' low-rank products at packed site ``index`` to ``y_TE`` in place."""
 
+    def enter(self, place: int, x_TD: Tensor) -> None:
+        """Put in the rows of prompts that enter at ``place``, a layer or the embedding."""
+
     def scaled(self, index: int, x_TD: Tensor) -> Tensor:
         """What the frozen product at ``index`` reads: ``x_TD``, or a copy with scaled rows."""
         for table in self._at("input", index):
@@ -146,19 +150,32 @@ class Plan(ABC, Generic[Table]):
 class RunPlan(Plan[Runs]):
     """The plan of packed prefill rows, from runs of tokens that share an adapter.
 
-    ``runs`` holds ``(start, stop, prepared)`` with half-open token ranges.
+    ``runs`` holds ``(start, stop, prepared)`` with half-open token ranges; ``prompts`` says where
+    each prompt lies in a stack that it enters, and which of its rows are there.
     """
 
     def __init__(
-        self, sites: Sequence[PackedSite], runs: Sequence[tuple[int, int, Prepared]]
+        self,
+        sites: Sequence[PackedSite],
+        runs: Sequence[tuple[int, int, Prepared]],
+        prompts: Sequence[tuple[int, Prompt, slice]] = (),
     ) -> None:
         super().__init__(sites)
+        self._prompts: dict[int, list[tuple[int, Tensor]]] = {}
+        for start, prompt, chosen in prompts:
+            for layer, rows in prompt.rows.items():
+                self._prompts.setdefault(layer, []).append((start, rows[chosen]))
         products = [(start, stop, p.factors) for start, stop, p in runs if p.factors]
         self._segments = Segments(sites, products)
         for start, stop, prepared in runs:
             for kind, place, variant, tensors in effects(sites, prepared):
                 tables = self._tables[kind].setdefault(place, {})
                 tables.setdefault(variant, Runs()).append(Run(start, stop), tensors)
+
+    def enter(self, place: int, x_TD: Tensor) -> None:
+        """Write the rows over what stands in their places."""
+        for start, rows_PD in self._prompts.get(place, ()):
+            x_TD[start : start + rows_PD.shape[0]] = rows_PD
 
     def _add_products(self, index: int, x_TD: Tensor, y_TE: Tensor) -> None:
         self._segments.apply(index, x_TD, y_TE)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from serving.primitives.head import Head
     from serving.primitives.mixture import Bank, Mixture
     from serving.primitives.override import BiasShift, NormVectors
+    from serving.primitives.prefix import Prefix
+    from serving.primitives.prompt import Prompt
     from serving.primitives.scale import SiteScale
 
 
@@ -26,7 +28,8 @@ class Target:
 
     ``vectors`` are its norm gains and biases and the biases of linear maps by canonical name, as
     the model stores them; what it does not have is not there. ``pooler`` is the weight (D, D) and
-    bias (D,) of its own pooler in float32, None where the checkpoint holds none.
+    bias (D,) of its own pooler in float32, None where the checkpoint holds none. ``relative`` names
+    the attentions, such as ``decoder.self``, whose positions are a bias of the distance.
     """
 
     layout: SiteLayout
@@ -34,6 +37,7 @@ class Target:
     device: torch.device
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
     pooler: tuple[Tensor, Tensor] | None = None
+    relative: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,10 @@ class Prepared:
     """Runnable parts of one artefact; a primitive fills the fields it owns.
 
     ``factors``, ``scales`` and ``biases`` are by packed site (factors of an adapter, or composed
-    from a bank), ``norms`` and ``bottlenecks`` by the name of the norm or block; ``mixture`` is a
-    routing over a bank, ``bank`` the bank itself, ``head`` the row's own output. Every part counts
-    its own ``num_bytes``.
+    from a bank), ``norms`` and ``bottlenecks`` by the name of the norm or block, ``prefixes`` by
+    attention (``decoder.self``), ``prompts`` by stack; ``mixture`` is a routing over a bank,
+    ``bank`` the bank itself, ``head`` the row's own output. Every part counts its own
+    ``num_bytes``.
     """
 
     factors: Mapping[int, Factors] = field(default_factory=dict)
@@ -51,6 +56,8 @@ class Prepared:
     biases: Mapping[int, BiasShift] = field(default_factory=dict)
     norms: Mapping[str, NormVectors] = field(default_factory=dict)
     bottlenecks: Mapping[str, BlockParts] = field(default_factory=dict)
+    prefixes: Mapping[str, Prefix] = field(default_factory=dict)
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
     mixture: Mixture | None = None
     bank: Bank | None = None
     head: Head | None = None

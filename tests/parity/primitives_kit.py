@@ -22,6 +22,8 @@ from adapters_store.primitives.bottleneck import (
 from adapters_store.primitives.head import HeadPart
 from adapters_store.primitives.low_rank import LowRankPart
 from adapters_store.primitives.override import OverridePart
+from adapters_store.primitives.prefix import PrefixPart
+from adapters_store.primitives.prompt import PromptPart
 from adapters_store.primitives.scale import ScalePart
 from benchmarks.drive import Outcome
 from benchmarks.synthetic import MemoryLoader
@@ -77,12 +79,43 @@ def _bottlenecks(
     ]
 
 
+def _prefixes(backbone: Backbone, rows: tuple[int, ...]) -> list[Part]:
+    """Prefixes before every attention, of as many rows as are given for its layer."""
+    parts: list[Part] = []
+    for attention in backbone.shapes.anatomy.attentions:
+        layer = int(attention.name.split(".")[1])
+        if rows[layer]:
+            # Where positions are relative, every other layer keeps the tokens' distances.
+            shifts = attention.relative_bias is not None and layer % 2 == 1
+            parts.append(
+                PrefixPart(
+                    attention=attention.name, num_tokens=rows[layer], shifts_positions=shifts
+                )
+            )
+    return parts
+
+
+def _prompts(backbone: Backbone, layers: tuple[int, ...], *, has_positions: bool) -> list[Part]:
+    return [
+        PromptPart(
+            input=one.name,
+            layer=layer,
+            num_tokens=3 if one.name == "decoder" else 2,
+            has_positions=has_positions,
+        )
+        for one in backbone.shapes.anatomy.inputs
+        for layer in layers
+    ]
+
+
 Parts = Callable[[Backbone], list[Part]]
 
 KINDS: Mapping[str, Parts] = {
     "low_rank": lambda b: [LowRankPart(site=s, rank=2, scale=1.0) for s in _sites(b)],
     "low_rank of one map": lambda b: [
-        LowRankPart(site=s, rank=5, scale=1.0) for s in _sites(b) if s.endswith("self.v")
+        LowRankPart(site=s, rank=5, scale=1.0)
+        for s in _sites(b)
+        if s.endswith(("self.v", "self.qkv"))
     ],
     "scale of outputs": lambda b: [ScalePart(site=s, side="output") for s in _sites(b)],
     "scale of inputs": lambda b: [ScalePart(site=s, side="input") for s in _sites(b)],
@@ -120,6 +153,31 @@ KINDS: Mapping[str, Parts] = {
             if "norm" in v.name
         ),
     ],
+    "prefix that shifts": lambda b: [
+        PrefixPart(attention=a.name, num_tokens=3, shifts_positions=True)
+        for a in b.shapes.anatomy.attentions
+        if a.name.endswith("self")
+    ],
+    "prefix that does not": lambda b: _prefixes(b, (3, 3)),
+    "prefix of unlike rows": lambda b: _prefixes(b, (2, 5)),
+    "prefix of one layer": lambda b: _prefixes(b, (0, 4)),
+    "prefix and low_rank": lambda b: [*_prefixes(b, (1, 1)), *KINDS["low_rank"](b)],
+    "prompt with positions": lambda b: _prompts(b, (0,), has_positions=True),
+    "prompt without positions": lambda b: _prompts(b, (0,), has_positions=False),
+    "deep prompt with positions": lambda b: _prompts(b, (0, 1), has_positions=True),
+    "deep prompt without positions": lambda b: _prompts(b, (0, 1), has_positions=False),
+    "prompt of the last stack": lambda b: _prompts(b, (0, 1), has_positions=True)[-2:],
+    "everything": lambda b: [
+        part
+        for kind in (
+            "scale and low_rank",
+            "override by adding",
+            "bottleneck beside",
+            "prefix that shifts",
+            "deep prompt without positions",
+        )
+        for part in KINDS[kind](b)
+    ],
 }
 """What an adapter may hold; ``routing`` and the bare backbone are always there too."""
 
@@ -140,6 +198,22 @@ HEADS: Mapping[str, Parts] = {
     "head over the pooler": lambda b: [
         HeadPart(num_labels=3, pooling="pooled", dense_size=6),
         *KINDS["override of norms"](b),
+    ],
+    "head over the pooler of a prompt": lambda b: [
+        HeadPart(num_labels=3, pooling="pooled"),
+        *KINDS["deep prompt with positions"](b),
+    ],
+    "head over the first row of a prompt": lambda b: [
+        HeadPart(num_labels=3, pooling="cls"),
+        *KINDS["prompt without positions"](b),
+    ],
+    "head over the mean behind a prompt": lambda b: [
+        HeadPart(num_labels=3, pooling="mean"),
+        *KINDS["everything"](b),
+    ],
+    "head over the last token behind a prefix": lambda b: [
+        HeadPart(num_labels=3, pooling="last"),
+        *KINDS["prefix that shifts"](b),
     ],
 }
 """Classifiers, alone and above other parts; the pooler's where there is one."""

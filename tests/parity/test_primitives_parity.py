@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import torch
 from primitives_kit import BACKBONES, KINDS, World
 
-from benchmarks.drive import Outcome, answers
+from benchmarks.drive import Outcome, answers, drain
 from serving.engine import Engine, Request
 
 ALL_KINDS = (*KINDS, "routing")
@@ -66,7 +67,7 @@ def test_the_effect_is_not_the_bare_backbone(world: World, kind: str) -> None:
 @pytest.mark.parametrize("form", ["composed", "shared"])
 def test_rows_of_every_kind_in_one_batch_equal_the_reference(world: World, form: str) -> None:
     requests = mixed_requests(world)
-    engine = world.engine(max_rows=64, mixture_form=form)
+    engine = world.engine(max_rows=128, mixture_form=form)
     outcomes = settled(engine, [request for _, request in requests.values()])
     for name, (kind, request) in requests.items():
         world.check(outcomes[name], kind, request.input_ids)
@@ -84,12 +85,43 @@ def test_rows_that_come_and_go_equal_the_reference(world: World) -> None:
         world.check(outcomes[name], kind, request.input_ids)
 
 
+def test_rows_whose_input_is_read_in_parts_equal_the_reference(world: World) -> None:
+    requests = mixed_requests(world)
+    engine = world.engine(max_rows=128, max_step_tokens=4)
+    outcomes = answers(engine, [request for _, request in requests.values()])
+    for name, (kind, request) in requests.items():
+        world.check(outcomes[name], kind, request.input_ids)
+
+
+def test_rows_whose_keys_and_values_were_dropped_equal_the_reference(world: World) -> None:
+    requests = mixed_requests(world)
+    engine = world.engine(max_rows=128)
+    answers(engine, [request for _, request in requests.values()])
+    outcomes: dict[str, Outcome] = {}
+    for _, request in requests.values():
+        engine.submit(request)
+    number = 0
+    while engine.has_work:
+        drain(engine, outcomes, num_steps=1)
+        number += 1
+        generation = engine._generation
+        if generation is not None and number in (1, 3, 4):
+            with torch.inference_mode():
+                for _ in range(len(generation.running) // 2):
+                    generation._preempt()
+    for name, (kind, request) in requests.items():
+        world.check(outcomes[name], kind, request.input_ids)
+    if world.can_generate:
+        assert engine.stats().num_preempted_total > len(requests) / 2
+        assert engine.stats().kv_bytes == 0
+
+
 def test_a_bare_row_is_bit_for_bit_what_it_is_among_bare_rows(world: World) -> None:
     requests = mixed_requests(world)
-    mixed = settled(world.engine(max_rows=64), [request for _, request in requests.values()])
+    mixed = settled(world.engine(max_rows=128), [request for _, request in requests.values()])
     plain = {"classify": world.artefacts["head over the mean"].digest}
     alike = [replace(r, adapter=plain.get(r.kind)) for _, r in requests.values()]
-    bare = settled(world.engine(max_rows=64), alike)
+    bare = settled(world.engine(max_rows=128), alike)
     for name, (kind, _) in requests.items():
         if kind is None:
             assert mixed[name].events == bare[name].events

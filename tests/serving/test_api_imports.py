@@ -24,10 +24,12 @@ from adapters_store.formats.importing import import_from
 from adapters_store.formats.source import FolderSource
 from adapters_store.primitives.prompt import PromptPart
 from serving.api.app import create_app
+from serving.primitives import PRIMITIVES
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 BACKBONE = {"backbone": "tiny-t5"}
 PROMPT = PromptPart(input="encoder", num_tokens=2, has_positions=False)
+HANGING = PromptPart(input="encoder", layer=1, num_tokens=2, has_positions=False)
 
 
 @pytest.fixture
@@ -175,8 +177,13 @@ def test_a_rejected_adapter_is_refused_with_every_reason_and_nothing_is_stored(
 
 
 def test_what_the_engine_cannot_run_is_refused_before_anything_is_stored(
-    http: httpx.Client, byte_t5: Backbone, server: LiveServer, sources: Path
+    http: httpx.Client,
+    byte_t5: Backbone,
+    server: LiveServer,
+    sources: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delitem(PRIMITIVES, "prompt")
     prompt = adapter_of(byte_t5, PROMPT)
     before = stored(server)
     files = {"manifest": prompt.manifest.canonical, "data": prompt.data}
@@ -191,11 +198,10 @@ def test_what_the_engine_cannot_run_is_refused_before_anything_is_stored(
     assert stored(server) == before
 
 
-def test_a_stored_adapter_that_cannot_run_is_refused_by_the_same_error_when_asked(
+def test_a_stored_adapter_that_cannot_run_is_refused_when_asked(
     http: httpx.Client, byte_t5: Backbone, server: LiveServer
 ) -> None:
-    prompt = adapter_of(byte_t5, PROMPT)
-    server.service.store.publish("foreign/prompt", prompt)
+    server.service.store.publish("foreign/prompt", adapter_of(byte_t5, HANGING))
     before = text(answer(http, "acme/upper"))
     for path, body in (
         ("/v1/completions", {"model": "foreign/prompt", "prompt": "hi", "max_tokens": 3}),
@@ -204,7 +210,8 @@ def test_a_stored_adapter_that_cannot_run_is_refused_by_the_same_error_when_aske
     ):
         refused = http.post(path, json=body)
         assert refused.status_code == 422, refused.text
-        assert refused.json()["error"]["code"] == "not_served"
+        assert refused.json()["error"]["code"] == "invalid_artefact"
+        assert "at layer 0 it has 0" in refused.json()["error"]["message"]
     assert text(answer(http, "acme/upper")) == before
 
 

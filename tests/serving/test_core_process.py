@@ -19,8 +19,8 @@ from serve_kit import adapter_of, fill_store, serve_config
 
 from adapters_store.backbone import Backbone
 from adapters_store.errors import (
+    InvalidArtefactError,
     NotFoundError,
-    NotServedError,
     OverloadedError,
     PatchbayError,
     UnavailableError,
@@ -102,7 +102,7 @@ def test_rows_of_different_tasks_share_steps_and_messages(
 def test_an_adapter_that_the_engine_cannot_run_fails_alone(
     loop: LoopThread, core: CoreClient, store: Path, byte_t5: Backbone
 ) -> None:
-    part = PromptPart(input="encoder", num_tokens=2, has_positions=False)
+    part = PromptPart(input="encoder", layer=1, num_tokens=2, has_positions=False)
     low_rank = LowRankPart(site="decoder.0.self.q", rank=2, scale=1.0)
     with Store.open(store) as opened:
         refused = opened.publish("acme/prompt", adapter_of(byte_t5, part, low_rank)).digest
@@ -110,17 +110,16 @@ def test_an_adapter_that_the_engine_cannot_run_fails_alone(
     alone = [loop.run(collect(core, ask(adapter))) for adapter in good]
 
     async def together() -> list[object]:
-        asked = [*good, refused, *good, refused]
+        asked = [*good, refused, good[1], refused]
         calls = (collect(core, ask(adapter)) for adapter in asked)
         return list(await asyncio.gather(*calls, return_exceptions=True))
 
     for _ in range(2):
         results = loop.run(together())
-        for failed in (results[3], results[7]):
-            assert isinstance(failed, NotServedError)
-            assert "primitive 'prompt'" in failed.message
-            assert "low_rank, mixture, routing, scale, " in failed.message
-        assert results[:3] == results[4:7] == alone
+        for failed in (results[3], results[5]):
+            assert isinstance(failed, InvalidArtefactError)
+            assert "layer 1 of 'encoder' has 2 rows; at layer 0 it has 0" in failed.message
+        assert [*results[:3], results[4]] == [*alone, alone[1]]
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,13 @@ from serve_kit import adapter_of, label_adapter, routing_task, skill_bank, text_
 
 from adapters_store.backbone import Backbone
 from adapters_store.errors import NotServedError
-from adapters_store.manifest import HeadPart, Part, TaskSignature
+from adapters_store.manifest import HeadPart, TaskSignature
 from adapters_store.primitives import PRIMITIVES
 from adapters_store.primitives.prefix import PrefixPart
 from adapters_store.primitives.prompt import PromptPart
 from serving import primitives
 from serving.servable import check_servable
 
-UNSERVED: list[Part] = [
-    PrefixPart(attention="encoder.0.self", num_tokens=2, shifts_positions=False),
-    PromptPart(input="encoder", num_tokens=2, has_positions=False),
-]
 LABELS = TaskSignature(task="classification", labels=("a", "b"))
 
 
@@ -32,25 +28,23 @@ def test_what_is_trained_today_is_served(byte_t5: Backbone, word_bert: Backbone)
         check_servable(artefact.manifest)
 
 
-def test_every_primitive_is_served_or_refused_here() -> None:
-    assert {part.primitive for part in UNSERVED} | set(primitives.PRIMITIVES) == set(PRIMITIVES)
-    assert not {part.primitive for part in UNSERVED} & set(primitives.PRIMITIVES)
+def test_every_primitive_is_served() -> None:
+    assert set(primitives.PRIMITIVES) == set(PRIMITIVES)
 
 
-@pytest.mark.parametrize("part", UNSERVED, ids=lambda part: part.primitive)
-def test_other_primitives_are_refused_by_name(byte_t5: Backbone, part: Part) -> None:
-    with pytest.raises(NotServedError, match=f"primitive '{part.primitive}'; served: low_rank"):
-        check_servable(adapter_of(byte_t5, part).manifest)
-
-
-def test_each_problem_is_told_once(byte_t5: Backbone) -> None:
-    many = [
+def test_what_has_no_serving_primitive_is_refused_by_name_and_told_once(
+    byte_t5: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [
         PromptPart(input=name, num_tokens=2, has_positions=False) for name in ("encoder", "decoder")
     ]
-    with pytest.raises(NotServedError) as caught:
-        check_servable(adapter_of(byte_t5, *many, UNSERVED[0]).manifest)
-    assert caught.value.message.count("'prompt'") == 1
-    assert "'prefix'" in caught.value.message
+    prefix = PrefixPart(attention="encoder.0.self", num_tokens=2, shifts_positions=False)
+    manifest = adapter_of(byte_t5, *parts, prefix).manifest
+    check_servable(manifest)
+    for name in ("prompt", "prefix"):
+        monkeypatch.delitem(primitives.PRIMITIVES, name)
+    with pytest.raises(NotServedError, match="primitive 'prompt', 'prefix'; served: low_rank"):
+        check_servable(manifest)
 
 
 def test_a_head_of_every_pooling_is_served(word_bert: Backbone) -> None:

@@ -6,15 +6,18 @@ Shapes: ``T`` tokens of a step, ``n`` rows padded to ``L``, ``Q`` queries and ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from adapters_store.families.architecture import Stack as StackRecord
 from serving.engine.transformer.sight import Sight
 from serving.engine.transformer.stack import Stack
+from serving.primitives.prefix import NO_FRONT, Front, Prefix
 
 _MIN_BUCKET = 16
 
@@ -42,6 +45,33 @@ def attend(
     return torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype), v)
 
 
+def layer_masks(
+    sights: Sequence[Sight],
+    prefix: Prefix | None,
+    mask_of: Callable[[Sight, Front], Tensor | None],
+) -> list[Tensor | None]:
+    """The mask of every layer behind a prefix, one tensor for layers that see alike."""
+    made: dict[tuple[Sight, Front], Tensor | None] = {}
+    masks = []
+    for layer, sight in enumerate(sights):
+        front = NO_FRONT if prefix is None else prefix.front(layer)
+        if (sight, front) not in made:
+            made[sight, front] = mask_of(sight, front)
+        masks.append(made[sight, front])
+    return masks
+
+
+def front_mask(
+    sight: Sight, indices_Q: Tensor, num_keys: int, front: Front, dtype: torch.dtype
+) -> Tensor:
+    """What is added to scores of queries at ``indices_Q`` over a prefix's rows and own keys."""
+    num_front, length = front.num_rows, front.num_rows + num_keys
+    queries = (indices_Q + num_front).unsqueeze(0)
+    keys = torch.arange(length, device=indices_Q.device)
+    counted = None if front.is_shifted else indices_Q.unsqueeze(0)
+    return sight.mask(queries, keys, length, dtype, num_front=num_front, bias_queries=counted)
+
+
 class _LengthGroup:
     """Rows of similar length, padded together; padding repeats a token of the same row."""
 
@@ -61,47 +91,57 @@ class PackedAttention:
     """Self-attention of rows packed without padding, each from its first token; made once a step.
 
     Rows are attended in groups of similar length, so one long row does not pad the others.
-    ``rows`` are (first token, number of tokens) in the packed step.
+    ``rows`` are (first token, number of tokens, prefix or None) in the packed step. Rows that share
+    a prefix are attended together.
     """
 
     def __init__(
         self,
         stack: Stack,
-        rows: Sequence[tuple[int, int]],
+        rows: Sequence[tuple[int, int, Prefix | None]],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self._stack = stack
         self._dtype = dtype
-        by_bucket: dict[int, list[tuple[int, int]]] = {}
-        for start, length in rows:
+        by_bucket: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        prefixes: dict[int, Prefix | None] = {}
+        for start, length, prefix in rows:
             bucket = max(_MIN_BUCKET, 1 << (length - 1).bit_length())
-            by_bucket.setdefault(bucket, []).append((start, length))
-        self._groups = [_LengthGroup(found, device) for found in by_bucket.values()]
+            by_bucket.setdefault((bucket, id(prefix)), []).append((start, length))
+            prefixes[id(prefix)] = prefix
+        self._groups = [
+            (_LengthGroup(found, device), prefixes[key]) for (_, key), found in by_bucket.items()
+        ]
         self._masks = [
-            {sight: self._mask(group, sight) for sight in dict.fromkeys(stack.sights)}
-            for group in self._groups
+            layer_masks(stack.sights, prefix, partial(self._mask, group))
+            for group, prefix in self._groups
         ]
 
-    def _mask(self, group: _LengthGroup, sight: Sight) -> Tensor | None:
-        record, at = self._stack.record, group.positions
+    def _mask(self, group: _LengthGroup, sight: Sight, front: Front) -> Tensor | None:
+        record = self._stack.record
         is_plain = sight.is_plain(group.length) and record.softcap is None
-        if is_plain and (record.is_causal or bool(group.is_token.all())):
+        has_rectangle = record.is_causal and front.num_rows > 0
+        if is_plain and not has_rectangle and (record.is_causal or bool(group.is_token.all())):
             return None
-        mask = sight.mask(at.unsqueeze(0), at, group.length, self._dtype)
+        mask = front_mask(sight, group.positions, group.length, front, self._dtype)
         if record.is_causal:
             return mask
-        return mask.masked_fill(~group.is_token[:, None, None, :], float("-inf"))
+        is_seen = pad(group.is_token, (front.num_rows, 0), value=True)
+        return mask.masked_fill(~is_seen[:, None, None, :], float("-inf"))
 
     def __call__(self, layer: int, qkv_TE: Tensor, out: Tensor) -> None:
         """Write the rows' contexts to their tokens of ``out`` (T, h*d)."""
-        record, sight = self._stack.record, self._stack.sights[layer]
+        record = self._stack.record
         h, k, d = record.num_heads, record.kv_heads, record.head_dim
-        for group, masks in zip(self._groups, self._masks, strict=True):
-            n, L = group.num_rows, group.length
-            mask = masks[sight]
+        for (group, prefix), masks in zip(self._groups, self._masks, strict=True):
+            n, L, mask = group.num_rows, group.length, masks[layer]
             padded = qkv_TE.index_select(0, group.gather).view(n, L, h + 2 * k, d).transpose(1, 2)
             query, key, value = torch.split(padded, [h, k, k], dim=1)
+            if prefix is not None and layer in prefix.rows:
+                front = prefix.rows[layer].view(-1, 2 * k, d).transpose(0, 1).expand(n, -1, -1, -1)
+                key = torch.cat([front[:, :k], key], dim=2)
+                value = torch.cat([front[:, k:], value], dim=2)
             is_causal = record.is_causal and mask is None
             context = attend(record, query, key, value, mask, is_causal=is_causal)
             flat = context.transpose(1, 2).reshape(n * L, h * d)

@@ -10,6 +10,7 @@ from torch.nn.functional import embedding
 
 from serving.engine.transformer.norm import Normalisation
 from serving.primitives.plan import Plan
+from serving.primitives.prompt import EMBEDDING
 
 
 class InputEmbedding:
@@ -33,10 +34,15 @@ class InputEmbedding:
         self._scale = None if scale == 1.0 else torch.tensor(scale, dtype=token_VD.dtype)
 
     def __call__(self, ids_T: Tensor, positions_T: Tensor, plan: Plan[Any] | None = None) -> Tensor:
-        """Hidden states (T, D) of token ids and positions, both (T,) int64."""
+        """Hidden states (T, D) of token ids and positions, both (T,) int64.
+
+        Rows of a prompt that has positions take the place of what the token table gives.
+        """
         x = embedding(ids_T, self._token)
         if self._scale is not None:
             x = x * self._scale
+        if plan is not None:
+            plan.enter(EMBEDDING, x)
         if self._type is not None:
             x = x + self._type
         if self._position is not None:

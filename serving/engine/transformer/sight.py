@@ -28,22 +28,33 @@ class Sight:
         """True where, over that many positions, causality is all there is to it."""
         return self._bias is None and (self._window is None or self._window >= length)
 
-    def mask(self, queries: Tensor, keys: Tensor, reach: int, dtype: torch.dtype) -> Tensor:
+    def mask(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        reach: int,
+        dtype: torch.dtype,
+        *,
+        num_front: Tensor | int = 0,
+        bias_queries: Tensor | None = None,
+    ) -> Tensor:
         """What is added to scores, (..., heads or 1, Q, K).
 
         ``queries`` (..., Q) and ``keys`` (K,) are positions, int64; ``reach`` bounds the distance
-        between any two.
+        between any two. Keys before ``num_front`` (..., 1, 1) are a prefix's, which every window
+        sees; ``bias_queries`` are the positions that a relative bias counts from, where others.
         """
         distance = queries.unsqueeze(-1) - keys
         if self._bias is None:
             mask = torch.zeros(distance.shape, dtype=dtype, device=distance.device).unsqueeze(-3)
         else:
-            mask = self._bias.between(queries.unsqueeze(-1), keys, reach).movedim(-1, -3)
+            counted = queries if bias_queries is None else bias_queries
+            mask = self._bias.between(counted.unsqueeze(-1), keys, reach).movedim(-1, -3)
         if not self._is_causal:
             return mask
         is_hidden = distance < 0
         if self._window is not None:
-            is_hidden |= distance >= self._window
+            is_hidden |= (distance >= self._window) & (keys >= num_front)
         return mask.masked_fill(is_hidden.unsqueeze(-3), float("-inf"))
 
 

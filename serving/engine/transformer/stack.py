@@ -103,12 +103,23 @@ class Stack:
         return self.record.num_heads * self.record.head_dim
 
     def forward(
-        self, ids_T: Tensor, positions_T: Tensor, plan: Plan[Any] | None, context: Context
+        self,
+        ids_T: Tensor,
+        positions_T: Tensor,
+        plan: Plan[Any] | None,
+        context: Context,
+        rotary_T: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states (T, D) of token ids and positions (T,) int64."""
+        """Last hidden states (T, D) of token ids and positions (T,) int64.
+
+        ``rotary_T`` are the positions of rotary angles, where they are not those of the table.
+        """
         x = self._embedding(ids_T, positions_T, plan)
-        angles = {rotary: found.angles(positions_T) for rotary, found in self._positions.items()}
+        turning_T = positions_T if rotary_T is None else rotary_T
+        angles = {rotary: found.angles(turning_T) for rotary, found in self._positions.items()}
         for number, layer in enumerate(self.layers):
+            if plan is not None:
+                plan.enter(number, x)
             rotary = self._rotaries[number]
             turned = None if rotary is None else angles[rotary]
             x = self._self_attention(number, layer, x, plan, context, turned)
