@@ -20,7 +20,8 @@ from adapters_store.families.site import Site
 class Tap:
     """A value to read: the argument (index or keyword) that a module is called with.
 
-    The value counts as the caller passes it, before any part at that module acts.
+    The value counts as the caller passes it, before any part at that module acts; rows that a
+    prompt puts in are part of it.
     """
 
     module_path: str

@@ -51,7 +51,7 @@ def _install(parts: Sequence[PromptPart], stage: Stage, place: Input) -> None:
     if "input_ids" in inspect.signature(stack.forward).parameters:
         stage.before(place.stack_path, prompt.enter)
         if not first.has_positions:
-            stage.before(place.layer_path.format(i=0), prompt.replace(0))
+            _enter_layer(stage, place, 0, prompt.replace(0))
             if place.position_path is not None:
                 shift_table(stage, place.position_path, -first.num_tokens)
     elif first.has_positions:
@@ -59,12 +59,17 @@ def _install(parts: Sequence[PromptPart], stage: Stage, place: Input) -> None:
             f"the {place.name} takes no tokens: a prompt cannot have positions of its own there"
         )
     else:
-        stage.before(place.layer_path.format(i=0), prompt.insert)
+        _enter_layer(stage, place, 0, prompt.insert)
     for part in deep:
-        stage.before(place.layer_path.format(i=part.layer), prompt.replace(part.layer))
+        _enter_layer(stage, place, part.layer, prompt.replace(part.layer))
     stage.prompt_rows[place.name] = first.num_tokens
     if place.name == "encoder" and "decoder" in {i.name for i in stage.shapes.anatomy.inputs}:
         stage.before(stage.shapes.input("decoder").stack_path, prompt.show_to_decoder)
+
+
+def _enter_layer(stage: Stage, place: Input, layer: int, hook: Callable[[Call], None]) -> None:
+    """Run ``hook`` before whatever else reads what the layer is called with: it is the stream."""
+    stage.before(place.layer_path.format(i=layer), hook, is_first=True)
 
 
 @dataclass
