@@ -93,6 +93,23 @@ def test_rows_whose_input_is_read_in_parts_equal_the_reference(world: World) -> 
         world.check(outcomes[name], kind, request.input_ids)
 
 
+def test_inputs_that_begin_alike_equal_the_reference(world: World) -> None:
+    if not world.can_generate:
+        pytest.skip("an encoder keeps no keys and values")
+    generator = torch.Generator().manual_seed(8)
+    start = tuple(torch.randint(3, 60, (34,), generator=generator).tolist())
+    engine = world.engine(max_rows=128)
+    kinds = [None, "low_rank", "prefix that shifts", "deep prompt with positions", "everything"]
+    for ending in ((5,), (9, 4)):
+        ids = start + ending
+        requests = {f"{kind}": world.request(f"{kind}", kind, ids) for kind in kinds}
+        outcomes = answers(engine, list(requests.values()))
+        for kind in kinds:
+            world.check(outcomes[f"{kind}"], kind, ids)
+    if not world.is_encoder_decoder:
+        assert engine.stats().num_reused_tokens_total == 32 * len(kinds)
+
+
 def test_rows_whose_keys_and_values_were_dropped_equal_the_reference(world: World) -> None:
     requests = mixed_requests(world)
     engine = world.engine(max_rows=128)
