@@ -15,6 +15,7 @@ from adapters_store.errors import InvalidArtefactError
 from adapters_store.primitives.prefix import PrefixPart
 from serving.engine import Request, load_weights
 from serving.engine.kv import KvShape
+from serving.engine.kv_budget import KvBudget
 from serving.engine.kv_store import KvStore
 from serving.engine.offsets import Places
 from serving.engine.row import Row
@@ -115,6 +116,7 @@ def test_cached_rows_equal_the_reference(name, chosen, moves):
     record = stack.record
     store = KvStore(
         KvShape(record.num_layers, record.kv_heads, record.head_dim, torch.float32, CPU),
+        KvBudget(2**30),
         lambda row: row.place().writer,
     )
     width = (record.num_heads + 2 * record.kv_heads) * record.head_dim
