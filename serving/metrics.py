@@ -60,6 +60,19 @@ METRICS: Mapping[str, MetricSpec] = {
     "patchbay_resident_adapter_bytes": MetricSpec(
         "gauge", "Bytes of adapters held in memory.", ("backbone",)
     ),
+    "patchbay_host_adapter_bytes": MetricSpec(
+        "gauge", "Bytes of adapters in memory as they were read.", ("backbone",)
+    ),
+    "patchbay_kv_bytes": MetricSpec("gauge", "Bytes set aside for keys and values.", ("backbone",)),
+    "patchbay_kv_used_bytes": MetricSpec(
+        "gauge", "Bytes of keys and values that rows have.", ("backbone",)
+    ),
+    "patchbay_preemptions_total": MetricSpec(
+        "counter", "Rows whose keys and values were dropped and computed anew.", ("backbone",)
+    ),
+    "patchbay_reused_tokens_total": MetricSpec(
+        "counter", "Input tokens whose keys and values were there already.", ("backbone",)
+    ),
     "patchbay_core_up": MetricSpec("gauge", "1 while the engine core answers.", ("backbone",)),
     "patchbay_build_info": MetricSpec("gauge", "Always 1; versions as labels.", ("version",)),
 }

@@ -39,13 +39,20 @@ class CoreObserver:
             ("patchbay_rows_waiting", stats.num_waiting),
             ("patchbay_resident_adapters", stats.num_resident_adapters),
             ("patchbay_resident_adapter_bytes", stats.resident_adapter_bytes),
+            ("patchbay_host_adapter_bytes", stats.host_adapter_bytes),
+            ("patchbay_kv_bytes", stats.kv_bytes),
+            ("patchbay_kv_used_bytes", stats.kv_used_bytes),
         ):
             metrics.set(name, value, backbone=backbone)
         for tier, total in stats.lookups.items():
             more = self._increase(f"lookups.{tier}", total)
             metrics.count("patchbay_adapter_lookups_total", more, backbone=backbone, tier=tier)
-        more = self._increase("evictions", stats.num_evictions)
-        metrics.count("patchbay_adapter_evictions_total", more, backbone=backbone)
+        for name, total in (
+            ("patchbay_adapter_evictions_total", stats.num_evictions),
+            ("patchbay_preemptions_total", stats.num_preemptions),
+            ("patchbay_reused_tokens_total", stats.num_reused_tokens),
+        ):
+            metrics.count(name, self._increase(name, total), backbone=backbone)
         for load_s in stats.loads_s:
             metrics.observe("patchbay_adapter_load_seconds", load_s, backbone=backbone)
 

@@ -48,7 +48,8 @@ class Stats:
 
     ``lookups`` counts by the tier that answered: ``memory``, ``loading`` (joined a load that was
     on its way), ``host`` (read before, to be prepared again) and ``store``. ``loads_s`` are the
-    loads since the last report.
+    loads since the last report. ``kv_used_bytes`` of ``kv_bytes`` belong to rows; a preempted row's
+    are computed anew, reused tokens' are not computed at all.
     """
 
     num_running: int
@@ -58,6 +59,11 @@ class Stats:
     num_evictions: int
     lookups: dict[str, int]
     loads_s: tuple[float, ...]
+    host_adapter_bytes: int
+    kv_used_bytes: int
+    kv_bytes: int
+    num_preemptions: int
+    num_reused_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

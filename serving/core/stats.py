@@ -26,4 +26,9 @@ def describe(stats: EngineStats, loads_s: tuple[float, ...]) -> Stats:
             "store": cache.num_misses,
         },
         loads_s=loads_s,
+        host_adapter_bytes=cache.host_bytes,
+        kv_used_bytes=stats.kv_used_bytes,
+        kv_bytes=stats.kv_bytes,
+        num_preemptions=stats.num_preempted_total,
+        num_reused_tokens=stats.num_reused_tokens_total,
     )

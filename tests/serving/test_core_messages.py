@@ -33,7 +33,7 @@ from serving.engine import (
     Token,
 )
 
-STATS = Stats(1, 2, 3, 4, 5, {"memory": 6, "store": 0}, (0.5, 1.5))
+STATS = Stats(1, 2, 3, 4, 5, {"memory": 6, "store": 0}, (0.5, 1.5), 7, 8, 9, 10, 11)
 MESSAGES: list[ToCore | ToClient] = [
     Submit(Request("a", "generate", None, (1, 2, 3), Sampling(seed=-1, temperature=0.5))),
     Submit(Request("b", "classify", "sha256:x", (7,), Sampling(logprobs=3))),
