@@ -26,7 +26,7 @@ async def encode_chat(target: Target, messages: Sequence[Message]) -> tuple[int,
     """
     is_single = len(messages) == 1 and messages[0].role == "user"
     if target.signature is not None and is_single:
-        return await encode_prompt(target, messages[0].text)
+        return await encode_prompt(target, messages[0].text, "messages")
     tokenizer = target.served.tokenizer
     if not tokenizer.has_chat_template:
         raise UsageError(
@@ -36,7 +36,7 @@ async def encode_chat(target: Target, messages: Sequence[Message]) -> tuple[int,
             param="messages",
         )
     turns = [{"role": one.role, "content": one.text} for one in messages]
-    return await encode_prompt(target, list(tokenizer.encode_chat(turns)))
+    return await encode_prompt(target, list(tokenizer.encode_chat(turns)), "messages")
 
 
 class ChatForm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -27,6 +28,7 @@ _TYPES = {
     503: "unavailable_error",
 }
 _RETRYABLE = frozenset({429, 503})
+_BRANCH = re.compile(r"(constrained-)?str|bool|\[key\]|(list|literal)\[.*\]")
 _HINTS = {
     404: "See /docs for the routes of this server.",
     405: "See /docs for the methods of this route.",
@@ -116,19 +118,32 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
             _HINTS[400],
         )
         return _respond(request, body, 400)
-    places = [".".join(str(part) for part in one["loc"][1:]) for one in problems]
-    message = "; ".join(
-        f"{place or 'body'}: {one['msg']}" for place, one in zip(places[:8], problems)
-    )
     body = envelope(
         request_id_of(request),
-        message,
+        "; ".join(_told(one) for one in problems[:8]),
         "validation_failed",
         422,
-        places[0] or None,
+        _place(first) or None,
         "The schema of this route is at /docs and /openapi.json.",
     )
     return _respond(request, body, 422)
+
+
+def _place(problem: dict[str, Any]) -> str:
+    """The field of a problem; what pydantic adds to it for a union or a key is no part of it."""
+    head, *rest = [str(part) for part in problem["loc"][1:]] or [""]
+    parts = [head, *(part for part in rest if not _BRANCH.fullmatch(part))]
+    return ".".join(parts).encode(errors="backslashreplace").decode()
+
+
+def _told(problem: dict[str, Any]) -> str:
+    """A problem as the message tells it: where, what was expected, and what was found."""
+    place, reason, found = _place(problem), problem["msg"], problem.get("input")
+    if problem["type"] == "value_error":
+        reason = reason.removeprefix("Value error, ")
+        return f"{place}: {reason}" if place else reason
+    is_shown = isinstance(found, str | int | float) and problem["type"] != "extra_forbidden"
+    return f"{place or 'body'}: {reason}" + (f", found {found!r:.60}" if is_shown else "")
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:

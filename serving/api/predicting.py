@@ -28,6 +28,13 @@ class Prediction:
     finish_reason: str | None = None
 
 
+def writes_text(target: Target) -> bool:
+    """Whether the task's outputs are generated; a head's scores and embeddings are not."""
+    assert target.signature is not None
+    assert target.manifest is not None
+    return target.signature.task != "embedding" and target.manifest.head_part is None
+
+
 async def predict_one(
     service: Service, target: Target, ids: Sequence[int], parameters: SamplingBody, index: int
 ) -> Prediction:

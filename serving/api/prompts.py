@@ -19,11 +19,13 @@ from serving.engine.request import Sampling
 Result = TypeVar("Result")
 
 
-async def encode_prompt(target: Target, prompt: str | list[int]) -> tuple[int, ...]:
+async def encode_prompt(
+    target: Target, prompt: str | list[int], param: str = "prompt"
+) -> tuple[int, ...]:
     """Token ids of one prompt; a text goes through the task's template first.
 
     Raises :class:`UsageError` for an empty prompt, ids outside the vocabulary, and inputs longer
-    than the task's ``max_input_tokens``.
+    than the task's ``max_input_tokens``; ``param`` is the field that held the prompt.
     """
     served, signature = target.served, target.signature
     if isinstance(prompt, str):
@@ -32,12 +34,12 @@ async def encode_prompt(target: Target, prompt: str | list[int]) -> tuple[int, .
     else:
         ids = served.tokenizer.check(prompt)
     if not ids:
-        raise UsageError("the prompt is empty", param="prompt")
+        raise UsageError("the prompt is empty", param=param)
     if signature is not None and len(ids) > signature.max_input_tokens:
         raise UsageError(
             f"the input has {len(ids)} tokens; {target.asked} takes {signature.max_input_tokens}",
             hint="Shorten the input.",
-            param="prompt",
+            param=param,
         )
     return ids
 

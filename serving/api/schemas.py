@@ -15,7 +15,9 @@ _SIGNATURE = "ed25519:<key>:<signature> over the artefact's digest."
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """``str_min_length`` makes pydantic check every text, which refuses lone surrogates."""
+
+    model_config = ConfigDict(extra="forbid", str_min_length=0)
 
 
 class StreamOptions(_Body):
@@ -27,22 +29,23 @@ class StreamOptions(_Body):
 
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-TokenId = Annotated[StrictInt, Field(ge=0)]
+TokenId = Annotated[StrictInt, Field(ge=0, lt=2**31)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class SamplingBody(_Body):
     """How each output is chosen. ``temperature`` 0, the default, is greedy."""
 
-    max_tokens: int | None = Field(default=None, ge=1, description="Default: the task's own limit.")
+    max_tokens: Count | None = Field(default=None, description="Default: the task's own limit.")
     temperature: float | None = Field(default=None, ge=0, le=10)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0, description="0 keeps all tokens.")
+    top_k: int | None = Field(default=None, ge=0, lt=2**31, description="0 keeps all tokens.")
     min_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
-    logit_bias: dict[Annotated[int, Field(ge=0)], Bias] | None = Field(
+    logit_bias: dict[Annotated[int, Field(ge=0, lt=2**31)], Bias] | None = Field(
         default=None, max_length=1024, description="Token id to what is added to its logit."
     )
     allowed_token_ids: list[TokenId] | None = Field(
@@ -170,7 +173,7 @@ class ChatBody(OutputsBody):
     """OpenAI's chat request; ``max_completion_tokens`` is another name of ``max_tokens``."""
 
     messages: list[Message] = Field(min_length=1, max_length=1000)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: Count | None = None
     logprobs: bool = False
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 

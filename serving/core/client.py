@@ -130,7 +130,7 @@ class CoreClient:
                 if isinstance(event, PatchbayError):
                     raise event
                 if isinstance(event, Failed):
-                    raise error_from(event.code, event.message)
+                    raise error_from(event.code, event.message, event.param)
                 yield event
         finally:
             del self._waiting[request.id]

@@ -12,6 +12,6 @@ def _classes(base: type[PatchbayError]) -> dict[str, type[PatchbayError]]:
     return found
 
 
-def error_from(code: str, message: str) -> PatchbayError:
+def error_from(code: str, message: str, param: str | None = None) -> PatchbayError:
     """The error of that code; an unknown code becomes :class:`UnavailableError`."""
-    return _classes(PatchbayError).get(code, UnavailableError)(message)
+    return _classes(PatchbayError).get(code, UnavailableError)(message, param=param)

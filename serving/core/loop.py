@@ -99,7 +99,7 @@ class CoreLoop:
             self._engine.submit(request)
             self._adapters[request.id] = request.adapter
         except PatchbayError as error:
-            self._refused.append(Failed(request.id, error.code, error.message))
+            self._refused.append(Failed(request.id, error.code, error.message, error.param))
 
     def _stats(self) -> Stats:
         self._counted_at = time.perf_counter()

@@ -14,11 +14,13 @@ from serving.engine.row import Row
 
 def check(row: Row, architecture: Architecture, config: EngineConfig, *, is_known: bool) -> None:
     """Raise :class:`UsageError` with the first problem of a new row's request."""
-    problem = _problem(row, architecture, config)
+    problem, param = _problem(row, architecture, config), None
+    if problem is None and row.request.kind == "generate":
+        problem, param = _generation_problem(row, architecture, config)
     if is_known:
-        problem = f"request id {row.request.id!r} is already in use"
+        problem, param = f"request id {row.request.id!r} is already in use", None
     if problem:
-        raise UsageError(problem)
+        raise UsageError(problem, param=param)
 
 
 def misfit(row: Row, architecture: Architecture) -> str | None:
@@ -58,34 +60,38 @@ def _problem(row: Row, architecture: Architecture, config: EngineConfig) -> str 
         return f"a token id is outside the vocabulary of {architecture.vocab_size}"
     if request.kind == "classify" and request.adapter is None:
         return "classification needs an adapter with a head; the bare backbone has none"
-    if request.kind == "generate":
-        return _generation_problem(row, architecture, config)
     return None
 
 
-def _generation_problem(row: Row, architecture: Architecture, config: EngineConfig) -> str | None:
+def _generation_problem(
+    row: Row, architecture: Architecture, config: EngineConfig
+) -> tuple[str | None, str | None]:
+    """What is wrong with the sampling, and its parameter where it is one alone."""
     sampling = row.request.sampling
     if not architecture.can_generate:
-        return "this backbone has no decoder; it serves classify and embed"
+        return "this backbone has no decoder; it serves classify and embed", None
     if sampling.max_tokens > config.max_output_tokens:
-        return f"max_tokens is {sampling.max_tokens}; the limit is {config.max_output_tokens}"
+        limit = config.max_output_tokens
+        return f"max_tokens is {sampling.max_tokens}; the limit is {limit}", "max_tokens"
     if sampling.prompt_logprobs is not None and not architecture.is_decoder_only:
-        return "prompt_logprobs: this backbone's encoder reads the prompt and predicts none of it"
+        reason = "this backbone's encoder reads the prompt and predicts none of it"
+        return f"prompt_logprobs: {reason}", "prompt_logprobs"
     if row.width > config.max_rows:
-        return f"num_beams is {row.width}; the engine decodes {config.max_rows} rows together"
-    if not all(0 <= token < architecture.vocab_size for token in sampling.token_ids):
-        return (
-            "logit_bias, allowed_token_ids or stop_token_ids name a token outside the vocabulary "
-            f"of {architecture.vocab_size}"
-        )
+        reason = f"the engine decodes {config.max_rows} rows together"
+        return f"num_beams is {row.width}; {reason}", "num_beams"
+    for name, ids in sampling.token_ids.items():
+        for token in ids:
+            if not 0 <= token < architecture.vocab_size:
+                size = architecture.vocab_size
+                return f"{name} names token {token}, outside the vocabulary of {size}", name
     allowed = frozenset(sampling.allowed_token_ids)
     if allowed and sampling.min_tokens > 0 and allowed <= row.ends:
-        return "allowed_token_ids only end the row, which min_tokens forbids"
+        reason = "allowed_token_ids only end the row, which min_tokens forbids"
+        return reason, "allowed_token_ids"
     if architecture.max_positions is not None:
         own = row.num_input if architecture.is_decoder_only else 0
         if own + sampling.max_tokens > architecture.max_positions:
-            return (
-                f"input and answer have up to {own} + {sampling.max_tokens} tokens; this backbone "
-                f"takes {architecture.max_positions}"
-            )
-    return None
+            reason = f"this backbone takes {architecture.max_positions}"
+            needed = f"{own} + {sampling.max_tokens}"
+            return f"input and answer have up to {needed} tokens; {reason}", "max_tokens"
+    return None, None

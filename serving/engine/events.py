@@ -78,11 +78,12 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A row that ended with an error; ``code`` is that of a typed error."""
+    """A row that ended with an error; ``code`` and ``param`` are those of a typed error."""
 
     id: str
     code: str
     message: str
+    param: str | None = None
 
 
 Last = Finished | Searched | Scored | Embedded | Failed

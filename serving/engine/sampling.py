@@ -74,10 +74,13 @@ class Sampling:
         return not is_neutral or self.frequency_penalty != 0 or self.presence_penalty != 0
 
     @property
-    def token_ids(self) -> tuple[int, ...]:
-        """Every token id that the caller named."""
-        biased = tuple(token for token, _ in self.logit_bias)
-        return biased + self.allowed_token_ids + self.stop_token_ids
+    def token_ids(self) -> dict[str, tuple[int, ...]]:
+        """Every token id that the caller named, by parameter."""
+        return {
+            "logit_bias": tuple(token for token, _ in self.logit_bias),
+            "allowed_token_ids": self.allowed_token_ids,
+            "stop_token_ids": self.stop_token_ids,
+        }
 
     def _checks(self) -> list[tuple[str, bool, str]]:
         """Name, whether its value is possible, and what would be."""

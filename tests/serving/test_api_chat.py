@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,8 +82,10 @@ def test_log_probabilities_have_the_chats_form(http: httpx.Client) -> None:
         ({"messages": []}, 422, "messages"),
         ({"messages": [{"role": "tool", "content": "a"}]}, 422, "messages.0.role"),
         ({"messages": [*USER, {"role": "assistant", "content": "a"}]}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 422, "messages.0.content"),
         ({"top_logprobs": 2}, 422, None),
         ({"logprobs": 2}, 422, "logprobs"),
+        ({"messages": [{"role": "user", "content": "x" * 300}]}, 400, "messages"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, 422, None),
         ({"tools": []}, 422, "tools"),
         ({"response_format": {"type": "json_object"}}, 422, "response_format"),
@@ -93,7 +96,9 @@ def test_bad_requests_say_what_is_wrong(
     http: httpx.Client, changes: dict[str, Any], status: int, param: str | None
 ) -> None:
     body = {"model": "acme/upper", "messages": USER} | changes
-    response = http.post("/v1/chat/completions", json=body)
+    content = json.dumps(body)
+    headers = {"content-type": "application/json"}
+    response = http.post("/v1/chat/completions", content=content, headers=headers)
     assert response.status_code == status, response.text
     assert param is None or response.json()["error"]["param"] == param
 

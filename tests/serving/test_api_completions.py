@@ -13,6 +13,7 @@ import pytest
 from live_server import LiveServer
 from serve_kit import DEVELOPMENT_KEY
 
+JSON = {"content-type": "application/json"}
 TASKS = ("tiny-t5", "acme/upper", "acme/lower", "acme/routed")
 
 
@@ -137,7 +138,15 @@ def test_the_default_length_is_the_tasks_own(http: httpx.Client) -> None:
     [
         ({"temperature": -1}, 422, "temperature"),
         ({"n": 0}, 422, "n"),
-        ({"prompt": []}, 422, "prompt.str"),
+        ({"prompt": []}, 422, "prompt"),
+        ({"prompt": ["a", 1]}, 422, "prompt"),
+        ({"prompt": "\ud800"}, 422, "prompt"),
+        ({"\ud800": 1}, 422, None),
+        ({"stop": ["a"] * 17}, 422, "stop"),
+        ({"top_k": 10**30}, 422, "top_k"),
+        ({"max_tokens": 10**30}, 422, "max_tokens"),
+        ({"stop_token_ids": [10**30]}, 422, "stop_token_ids.0"),
+        ({"logit_bias": {str(10**30): 1}}, 422, f"logit_bias.{10**30}"),
         ({"prompt": [400]}, 400, "prompt"),
         ({"prompt": "x" * 300}, 400, "prompt"),
         ({"prompt": ["a"] * 33}, 400, "prompt"),
@@ -145,21 +154,22 @@ def test_the_default_length_is_the_tasks_own(http: httpx.Client) -> None:
         ({"best_of": 2, "stream": True}, 422, None),
         ({"num_beams": 2, "n": 3}, 422, None),
         ({"num_beams": 2, "temperature": 1}, 400, "temperature"),
-        ({"num_beams": 9}, 400, None),
+        ({"num_beams": 9}, 400, "num_beams"),
         ({"length_penalty": 2.0}, 422, None),
         ({"early_stopping": True}, 422, None),
         ({"min_p": 2}, 422, "min_p"),
         ({"repetition_penalty": 0}, 422, "repetition_penalty"),
         ({"min_tokens": 9, "max_tokens": 8}, 400, "min_tokens"),
         ({"stop_token_ids": [-1]}, 422, "stop_token_ids.0"),
-        ({"logit_bias": {"x": 1}}, 422, "logit_bias.x.[key]"),
-        ({"logit_bias": {"400": 1}}, 400, None),
+        ({"logit_bias": {"x": 1}}, 422, "logit_bias.x"),
+        ({"logit_bias": {"400": 1}}, 400, "logit_bias"),
+        ({"allowed_token_ids": [400]}, 400, "allowed_token_ids"),
         ({"suffix": "tail"}, 422, "suffix"),
         ({"logit_bias": {"5": 101}}, 422, "logit_bias.5"),
         ({"presence_penalty": 2.5}, 422, "presence_penalty"),
         ({"colour": "red"}, 422, "colour"),
         ({"stream_options": {"include_usage": True}}, 422, None),
-        ({"max_tokens": 100_000}, 400, None),
+        ({"max_tokens": 100_000}, 400, "max_tokens"),
         ({"model": "paint/colour"}, 400, "model"),
         ({"model": "acme/skills"}, 404, "model"),
         ({"model": "Not A Name/x"}, 422, None),
@@ -168,7 +178,8 @@ def test_the_default_length_is_the_tasks_own(http: httpx.Client) -> None:
 def test_bad_requests_say_what_is_wrong(
     http: httpx.Client, changes: dict[str, Any], status: int, param: str | None
 ) -> None:
-    response = http.post("/v1/completions", json={"model": "acme/upper", "prompt": "a"} | changes)
+    content = json.dumps({"model": "acme/upper", "prompt": "a"} | changes)
+    response = http.post("/v1/completions", content=content, headers=JSON)
     assert response.status_code == status, response.text
     body = response.json()
     assert set(body) == {"error", "request_id", "hint"}
@@ -208,3 +219,19 @@ def test_openais_client_lists_models_and_maps_errors(client: openai.OpenAI) -> N
     assert client.models.retrieve("acme/upper").owned_by == "acme"
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="pb-wrong").completions.create(model="x/y", prompt="a")
+
+
+def test_messages_of_bad_fields_name_the_value_and_no_part_of_the_validator(
+    http: httpx.Client,
+) -> None:
+    def message(**changes: Any) -> str:
+        body = {"model": "acme/upper", "prompt": "a", **changes}
+        answer = http.post("/v1/completions", json=body)
+        return str(answer.json()["error"]["message"])
+
+    assert message(n=0) == "n: Input should be greater than or equal to 1, found 0"
+    assert message(n=3, best_of=2) == "best_of must be at least n"
+    assert message(logit_bias={"400": 1}) == (
+        "logit_bias names token 400, outside the vocabulary of 384"
+    )
+    assert message(stop=5).split("; ")[0] == "stop: Input should be a valid string, found 5"

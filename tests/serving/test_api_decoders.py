@@ -113,3 +113,15 @@ def test_a_prompt_and_answer_that_outgrow_the_positions_are_refused(http: httpx.
     response = http.post("/v1/completions", json=body)
     assert response.status_code in (400, 422)
     assert "takes 64" in response.json()["error"]["message"]
+
+
+def test_a_beam_search_refuses_log_probabilities_of_the_prompt_by_the_callers_names(
+    http: httpx.Client,
+) -> None:
+    body = {"model": "tiny-llama", "prompt": "the sky", "max_tokens": 4, "num_beams": 2}
+    body |= {"echo": True, "logprobs": 1}
+    answer = http.post("/v1/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == "echo"
+    assert "prompt_logprobs" not in answer.json()["error"]["message"]
+    assert http.post("/v1/completions", json={**body, "logprobs": None}).status_code == 200

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 from serve_kit import LABELS
@@ -67,6 +69,7 @@ def test_tasks_are_listed_with_their_signatures_by_page(http: httpx.Client) -> N
         ("/v1/tasks/acme/none/predict", {"inputs": ["a"]}, 404),
         ("/v1/tasks/acme/skills/predict", {"inputs": ["a"]}, 404),
         ("/v1/tasks/acme/upper/predict", {"inputs": []}, 422),
+        ("/v1/tasks/acme/upper/predict", {"inputs": ["\ud800"]}, 422),
         ("/v1/tasks/acme/upper/predict", {"inputs": ["x" * 500]}, 400),
         ("/v1/tasks/acme/upper/predict", {"inputs": ["a"], "parameters": {"heat": 1}}, 422),
         ("/v1/tasks/acme/upper:1/predict", {"inputs": ["a"]}, 200),
@@ -77,4 +80,19 @@ def test_tasks_are_listed_with_their_signatures_by_page(http: httpx.Client) -> N
 def test_predict_follows_references_and_refuses_the_rest(
     http: httpx.Client, path: str, body: dict[str, object], status: int
 ) -> None:
-    assert http.post(path, json=body).status_code == status
+    headers = {"content-type": "application/json"}
+    assert http.post(path, content=json.dumps(body), headers=headers).status_code == status
+
+
+def test_parameters_of_writing_are_refused_where_nothing_is_written(http: httpx.Client) -> None:
+    body = {"inputs": ["a"], "parameters": {"temperature": 1, "max_tokens": 3}}
+    answer = http.post("/v1/tasks/paint/colour/predict", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == "parameters"
+    assert "found max_tokens, temperature" in answer.json()["error"]["message"]
+    assert http.post("/v1/tasks/paint/colour/predict", json={**body, "parameters": {}}).is_success
+
+
+def test_a_long_input_is_named_as_the_callers_field(http: httpx.Client) -> None:
+    answer = http.post("/v1/tasks/acme/upper/predict", json={"inputs": ["x" * 500]})
+    assert answer.json()["error"]["param"] == "inputs"

@@ -55,7 +55,9 @@ MESSAGES: list[ToCore | ToClient] = [
     StepReport(
         (Searched("a", (Hypothesis((Token("a", 5, -0.5),), -0.5, "stop"),), 3, 1),), 0.0, 1, 1, None
     ),
-    StepReport((Finished("a", "stop", 3, 4), Failed("b", "not_found", "no")), 0.0, 1, 1, None),
+    StepReport(
+        (Finished("a", "stop", 3, 4), Failed("b", "not_found", "no", "model")), 0.0, 1, 1, None
+    ),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from adapters_store.errors import UsageError
 from serving.api.answering import Question, answer, check_target
 from serving.api.chat import ChatForm, encode_chat
 from serving.api.completion import CompletionForm, Echo
@@ -32,12 +33,20 @@ async def complete(
         for _ in range(body.n)
     ]
     is_predicted = body.echo and not target.served.backbone.architecture.is_encoder_decoder
+    prompt_logprobs = body.logprobs if is_predicted else None
+    if prompt_logprobs is not None and body.num_beams > 1:
+        raise UsageError(
+            f"echo with logprobs and num_beams {body.num_beams}: a beam search of this backbone "
+            "gives no log-probabilities of the prompt",
+            hint="Leave out echo, logprobs or num_beams.",
+            param="echo",
+        )
     question = Question(
         body,
         prompts,
         num_candidates,
         logprobs=body.logprobs,
-        prompt_logprobs=body.logprobs if is_predicted else None,
+        prompt_logprobs=prompt_logprobs,
     )
     form = CompletionForm(target, body.logprobs is not None, echoes)
     return await answer(service, target, question, form, request)

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from adapters_store.errors import NotFoundError
+from adapters_store.errors import NotFoundError, UsageError
 from adapters_store.manifest import Manifest
 from adapters_store.names import parse_name
 from adapters_store.records import Version
 from serving.api.completion import usage
 from serving.api.dependencies import Caller, ServiceOf, resolve_for
-from serving.api.predicting import Prediction, predict_one
+from serving.api.predicting import Prediction, predict_one, writes_text
 from serving.api.prompts import check_count, encode_prompt, run_all, while_connected
 from serving.api.schemas import PredictBody
 
@@ -78,8 +78,15 @@ async def predict(
     signature = target.signature
     if signature is None:
         raise NotFoundError(f"{target.resolved} has no signature")
+    given = sorted(body.parameters.model_fields_set)
+    if given and not writes_text(target):
+        raise UsageError(
+            f"{target.resolved} writes no text and takes no parameters, found {', '.join(given)}",
+            hint="Leave out parameters.",
+            param="parameters",
+        )
     check_count(len(body.inputs), service.config.limits, "inputs")
-    prompts = [await encode_prompt(target, text) for text in body.inputs]
+    prompts = [await encode_prompt(target, text, "inputs") for text in body.inputs]
     calls = [predict_one(service, target, ids, body.parameters, i) for i, ids in enumerate(prompts)]
     predictions: list[Prediction] = await while_connected(request, run_all(calls))
     answer: dict[str, Any] = {
