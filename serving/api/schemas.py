@@ -57,7 +57,7 @@ class SamplingBody(_Body):
     stop_token_ids: list[TokenId] = Field(default=[], max_length=64)
     include_stop_str_in_output: bool = False
     num_beams: int = Field(default=1, ge=1, le=64, description="Above 1: beam search.")
-    length_penalty: float | None = Field(default=None, ge=-100, le=100)
+    length_penalty: float | None = Field(default=None, ge=-10, le=10)
     early_stopping: bool | Literal["never"] | None = None
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MAX_DRAWS = 16
 _BLOCK = 256
+_LEAST_TEMPERATURE = torch.finfo(torch.float32).tiny
 
 
 def uniform(seed: int, position: int, number: int) -> float:
@@ -73,7 +74,8 @@ def weigh(logits_SV: Tensor, temperatures: Sequence[float], top_ks: Sequence[int
     """The logits become weights, the likeliest token's being 1; those outside the top k zero."""
     V = logits_SV.shape[1]
     weights_SV = logits_SV.sub_(logits_SV.amax(dim=1, keepdim=True))
-    weights_SV.div_(weights_SV.new_tensor(temperatures)[:, None]).exp_()
+    warm = [max(one, _LEAST_TEMPERATURE) for one in temperatures]
+    weights_SV.div_(weights_SV.new_tensor(warm)[:, None]).exp_()
     limited = [i for i, k in enumerate(top_ks) if 0 < k < V]
     if limited:
         last = torch.tensor([top_ks[i] - 1 for i in limited], device=weights_SV.device)

@@ -82,7 +82,8 @@ class Slab:
     def remove(self, row: Row, num_last: int, *, is_poisoned: bool) -> None:
         """Free the place of ``row``; the last row, of ``num_last`` positions, moves there.
 
-        ``is_poisoned`` wipes it: values that are not finite must not survive their row.
+        ``is_poisoned`` wipes it and the spare places, where moves earlier in the step may have
+        left a copy: values that are not finite must not survive their row.
         """
         index, last = self.rows.index(row), len(self.rows) - 1
         if is_poisoned:
@@ -93,6 +94,9 @@ class Slab:
                 layer[index, :num_last] = layer[last, :num_last]
             self.rows[index] = self.rows[last]
         self.rows.pop()
+        if is_poisoned:
+            for layer in self._layers:
+                layer[len(self.rows) :].zero_()
         if self.capacity > 2 * len(self.rows) + _MAX_SPARE:
             self.resize(len(self.rows) + _MAX_SPARE)
 

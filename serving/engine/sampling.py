@@ -106,7 +106,7 @@ class Sampling:
             ("prompt_logprobs", k == 1 or self.prompt_logprobs is None, "none with beam search"),
             ("num_beams", k >= 1, "at least 1"),
             ("num_sequences", 1 <= self.num_sequences <= max(1, k), "1 to num_beams"),
-            ("length_penalty", abs(self.length_penalty) <= 100, "-100 to 100"),
+            ("length_penalty", abs(self.length_penalty) <= 10, "-10 to 10"),
             (
                 "early_stopping",
                 self.early_stopping in (True, False, "never"),

@@ -95,6 +95,7 @@ class AdapterCache:
         A bank takes what was composed from it along.
         """
         self._host.drop(digest)
+        self._preloads.pop(digest, None)
         entry = self._entries.get(digest)
         if entry is None:
             return

@@ -145,6 +145,31 @@ def test_a_part_that_is_not_finite_fails_its_row_alone(llama_world: World) -> No
     assert found["good"].tokens == expected["good"].tokens
 
 
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_rows_that_fail_together_leave_nothing_to_those_that_take_their_places(
+    world: World, num_beams: int
+) -> None:
+    bad = make_lora(world.backbone, rank=2, seed=77, effect=1e30)
+    world.loader.add(bad)
+    failing = Sampling(max_tokens=4, num_beams=num_beams)
+    sampling = Sampling(max_tokens=8, ignore_eos=True)
+    first = Request("first", "generate", None, (9,) * 9, Sampling(max_tokens=40, ignore_eos=True))
+    wild = [Request(f"bad-{i}", "generate", bad.digest, (7,) * 40, failing) for i in range(3)]
+    later = [Request(f"{i}", "generate", None, (8 + i,) * 5, sampling) for i in range(8)]
+    expected = answers(world.engine(), [first, *later])
+    engine, found = world.engine(), {}
+    for request in (first, *wild):
+        engine.submit(request)
+    while engine.stats().num_failed_total < len(wild):
+        engine.wait(1.0)
+        drain(engine, found, num_steps=1)
+    assert engine.stats().num_running == 1
+    found |= answers(engine, later)
+    assert {found[one.id].code for one in wild} == {"not_finite"}
+    assert {found[one.id].code for one in later} == {None}
+    assert [found[one.id].tokens for one in later] == [expected[one.id].tokens for one in later]
+
+
 @pytest.mark.parametrize("max_step_tokens", [16, 2048])
 def test_rows_whose_keys_were_dropped_go_on_as_if_they_had_not_been(
     world: World, max_step_tokens: int

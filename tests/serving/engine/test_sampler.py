@@ -222,8 +222,9 @@ def test_a_row_that_is_not_finite_fails_alone_under_any_settings(bad):
 
 def test_tiny_temperatures_choose_the_likeliest_token():
     scores = logits(1, scale=50)
-    (choice,) = choose(scores.clone(), [row(temperature=1e-9, seed=3)])
-    assert choice.token == scores.argmax().item()
+    for temperature in (1e-9, 1e-46, 5e-324):
+        (choice,) = choose(scores.clone(), [row(temperature=temperature, seed=3)])
+        assert choice.token == scores.argmax().item()
 
 
 @pytest.mark.parametrize(
@@ -243,6 +244,8 @@ def test_tiny_temperatures_choose_the_likeliest_token():
         ({"num_beams": 2, "temperature": 1.0}, "beam search does not sample"),
         ({"num_beams": 2, "early_stopping": "soon"}, "early_stopping"),
         ({"length_penalty": float("nan")}, "length_penalty"),
+        ({"num_beams": 2, "length_penalty": 10.5}, "length_penalty"),
+        ({"num_beams": 2, "length_penalty": -10.5}, "length_penalty"),
     ],
 )
 def test_impossible_values_are_refused_by_name(values, message):

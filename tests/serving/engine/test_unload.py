@@ -74,3 +74,12 @@ def test_unloading_a_bank_frees_its_tasks_too(t5_world):
     bank = t5_world.loader.artefacts[t5_world.routings[0]].manifest.bank
     engine.unload(bank, 0.0)
     assert engine.stats().cache.resident_bytes == 0
+
+
+def test_an_adapter_unloaded_while_it_is_read_ahead_does_not_come_back(t5_world):
+    engine = t5_world.engine()
+    engine.preload([t5_world.loras[0]])
+    engine.unload(t5_world.loras[0], 0.0)
+    answers(engine, [_request("a", t5_world.loras[1])])
+    engine.unload(t5_world.loras[1], 0.0)
+    assert _bytes(engine) == (0, 0, 0)
