@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from adapters_store.cli import json_option, store_option
 from adapters_store.cli.options import open_store
@@ -204,16 +205,32 @@ def _train(
     workers: int | None,
     **cluster: Any,
 ) -> None:
-    if workers is not None:
-        if start is not None:
-            recipe = _started(recipe, start, folder, location)
-        outcome: Outcome | None = _train_on_ray(recipe, folder, workers, **cluster)
-    elif cluster["ray_address"] is not None or cluster["use_gpu"]:
-        raise click.UsageError("--ray-address and --use-gpu belong to --workers")
-    else:
-        outcome = _train_here(recipe, folder, start, location)
+    source = click.get_current_context().get_parameter_source("max_failures")
+    is_cluster = cluster["ray_address"] is not None or cluster["use_gpu"]
+    if workers is None and (is_cluster or source is ParameterSource.COMMANDLINE):
+        raise click.UsageError("--ray-address, --max-failures and --use-gpu belong to --workers")
+    try:
+        if workers is None:
+            outcome = _train_here(recipe, folder, start, location)
+        else:
+            if start is not None:
+                recipe = _started(recipe, start, folder, location)
+            outcome = _train_on_ray(recipe, folder, workers, **cluster)
+    except KeyboardInterrupt:
+        _tell_saved(folder)
+        raise
     if outcome is not None:
         click.echo(json.dumps({"run": str(folder), **outcome.__dict__}))
+
+
+def _tell_saved(folder: Path) -> None:
+    """Say how an interrupted run goes on, once of all workers."""
+    from training import checkpoint
+
+    step = checkpoint.latest_step(folder)
+    if step is not None and os.environ.get("RANK", "0") == "0":
+        hint = f"saved at step {step}; go on with `patchbay train resume {folder}`"
+        click.echo(hint, err=True)
 
 
 def _train_here(recipe: Recipe, folder: Path, start: str | None, location: str) -> Outcome | None:

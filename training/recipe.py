@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from adapters_store.errors import UsageError
-from training.sources.sections import Section, faults
+from training.sources.sections import Section, faults, one_line
 from training.sources.sections import TasksSection as TasksSection
 
 ObjectiveName = Literal["text2text", "classification", "choice"]
@@ -123,14 +124,15 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
+        raise UsageError(f"cannot read recipe {path}: {one_line(error)}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no mapping of fields")
     for setting in settings:
         _replace(content, setting)
-    return parse_recipe(content, str(path))
+    where = f"{path} with {', '.join(settings)}" if settings else str(path)
+    return parse_recipe(content, where)
 
 
 def _replace(content: dict[str, Any], setting: str) -> None:
@@ -146,7 +148,9 @@ def _replace(content: dict[str, Any], setting: str) -> None:
     try:
         content[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"setting {setting!r} has a value that is not YAML: {error}") from error
+        raise UsageError(
+            f"setting {setting!r} has a value that is not YAML: {one_line(error)}"
+        ) from error
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -162,4 +166,9 @@ def find_recipe(name: str) -> Path:
         return packaged[name]
     if Path(name).is_file():
         return Path(name)
-    raise UsageError(f"no recipe {name!r}: neither a file nor one of {', '.join(packaged)}")
+    near = difflib.get_close_matches(name, packaged, n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(
+        f"no recipe {name!r}: neither a file nor one of {', '.join(packaged)}{guess}",
+        hint="Give the path of a YAML file, or a name that `patchbay train ls` lists.",
+    )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from adapters_store.errors import (
     UsageError,
 )
 from adapters_store.store import Store
+from training import checkpoint
 from training.cli import publish, train
 from training.cli_adapt import adapt, evaluate
 from training.evaluation import artefact_outputs
@@ -189,6 +194,34 @@ def test_any_of_several_references_counts(published: Published, tmp_path: Path) 
         write_json(test, [rows[1] | {bad: "b"}])
         with pytest.raises(TrainingError, match=f"column '{bad}' holds 'b'; expected a list"):
             invoke(evaluate, "acme/one", *common, "--data", test)
+
+
+@pytest.mark.parametrize(
+    "option", [("--use-gpu",), ("--ray-address", "auto"), ("--max-failures", "1")]
+)
+def test_options_of_a_cluster_need_workers(tmp_path: Path, option: tuple[str, ...]) -> None:
+    common = ["run", "bytes-small", "--out", str(tmp_path / "run")]
+    refused = CliRunner().invoke(train, [*common, *option])
+    assert refused.exit_code == 2
+    assert "belong to --workers" in refused.output
+
+
+def test_an_interrupted_command_says_how_the_run_goes_on(recipe_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt() -> None:
+        while not (folder / "log.jsonl").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    arguments = ["run", recipe_file, "--out", folder, "--set", "train.steps=100000"]
+    result = CliRunner().invoke(train, [str(one) for one in arguments])
+    thread.join()
+    step = checkpoint.latest_step(folder)
+    assert result.exit_code == 1
+    assert f"saved at step {step}; go on with `patchbay train resume {folder}`" in result.stderr
 
 
 def test_faults_are_typed(published: Published, tmp_path: Path) -> None:

@@ -153,3 +153,24 @@ def test_all_faults_of_a_recipe_are_told_at_once(tmp_path: Path) -> None:
         load_recipe(path)
     with pytest.raises(UsageError, match="no recipe 'nothing'"):
         find_recipe("nothing")
+    with pytest.raises(UsageError, match="did you mean 'bytes-small'"):
+        find_recipe("bytes-smal")
+
+
+def test_a_bad_value_is_told_with_what_was_found_and_the_settings_that_made_it() -> None:
+    with pytest.raises(UsageError, match=r"small.yaml with train.steps=0 .*, found 0$"):
+        load_recipe(find_recipe("bytes-small"), ["train.steps=0"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"name: [a\n", "line 2: expected ',' or ']'"), (b"name: \xff", "can't decode byte 0xff")],
+)
+def test_a_file_that_is_no_recipe_is_refused_in_one_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=message) as refused:
+        load_recipe(path)
+    assert "\n" not in refused.value.message

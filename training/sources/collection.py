@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from adapters_store.errors import UsageError
 from training.sources.arrow import SUFFIXES
 from training.sources.planning import Plan, options
-from training.sources.sections import DataSection, faults
+from training.sources.sections import DataSection, faults, one_line
 
 
 def plans(section: DataSection) -> list[Plan]:
@@ -46,7 +46,7 @@ def _sections(path: Path, given: dict[str, Any]) -> list[DataSection]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read collection {path}: {error}") from error
+        raise UsageError(f"cannot read collection {path}: {one_line(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("datasets"), list):
         raise UsageError(f"{path}: expected a mapping with datasets, a list, and defaults")
     if unknown := content.keys() - {"datasets", "defaults"}:

@@ -18,7 +18,7 @@ from adapters_store.errors import TrainingError, UsageError
 from training.examples import Rows
 from training.sources.planning import Plan, options, planned, publishable
 from training.sources.rows import HeldRows
-from training.sources.sections import DataSection, FieldsSection
+from training.sources.sections import DataSection, FieldsSection, one_line
 from training.sources.templates import prompts_of
 from training.task import Task
 
@@ -69,14 +69,14 @@ def _listed(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").split()
     except OSError as error:
-        raise UsageError(f"cannot read split {path}: {error}") from error
+        raise UsageError(f"cannot read split {path}: {one_line(error)}") from error
 
 
 def _content(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"cannot read task {path}: {error}") from error
+        raise UsageError(f"cannot read task {path}: {one_line(error)}") from error
     keys = ("Definition", "Positive Examples", "Instances")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys[1:]):
         raise TrainingError(f"{path}: expected an object with {', '.join(keys)}")

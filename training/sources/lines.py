@@ -16,6 +16,7 @@ from typing import IO
 
 from adapters_store.errors import TrainingError, UsageError
 from training.examples import Row
+from training.sources.sections import one_line
 
 _CHUNK = 1 << 20
 
@@ -39,7 +40,7 @@ class JsonLines:
                     self._starts.append(start)
                 start += len(line)
         except (OSError, EOFError, zlib.error) as error:
-            raise UsageError(f"cannot read {path}: {error}") from error
+            raise UsageError(f"cannot read {path}: {one_line(error)}") from error
         self._file, self._size = file, start
 
     def __len__(self) -> int:

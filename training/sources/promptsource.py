@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from adapters_store.errors import UsageError
-from training.sources.sections import TemplateSection, faults
+from training.sources.sections import TemplateSection, faults, one_line
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,7 +33,7 @@ def read_templates(path: Path) -> tuple[TemplateSection, ...]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read templates {path}: {error}") from error
+        raise UsageError(f"cannot read templates {path}: {one_line(error)}") from error
     if isinstance(content, dict) and isinstance(content.get("templates"), dict):
         content = [_own(one, path) for one in content["templates"].values()]
     if not isinstance(content, list) or not content:

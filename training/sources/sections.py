@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 
 class Section(BaseModel):
@@ -15,10 +17,22 @@ class Section(BaseModel):
 
 def faults(error: ValidationError) -> list[str]:
     """Every bad field of a section, each with what is wrong with it."""
-    return [
-        f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
-        for fault in error.errors()
-    ]
+    return [_fault(one) for one in error.errors()]
+
+
+def _fault(fault: ErrorDetails) -> str:
+    place, found = ".".join(map(str, fault["loc"])) or "recipe", fault["input"]
+    is_shown = isinstance(found, str | int | float) and fault["type"] != "extra_forbidden"
+    return f"{place}: {fault['msg']}" + (f", found {found!r:.60}" if is_shown else "")
+
+
+def one_line(error: Exception) -> str:
+    """Why a file could not be read, without its name, on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 class FieldsSection(Section):
