@@ -175,12 +175,17 @@ def publish(location: str, folder: Path, tenant: str, as_json: bool, **options: 
     """
     import torch
 
+    from training.export import BACKBONE_FOLDER
     from training.publish import publish_run
 
     options["dtype"] = getattr(torch, options["dtype"])
     with open_store(location, create=True) as store:
         versions = publish_run(folder, store, tenant, **options)
     print_rows([version.as_json() for version in versions], as_json)
+    own = folder / BACKBONE_FOLDER
+    if own.is_dir():
+        hint = f"the run has a backbone of its own; serve it too: patchbay serve --backbone {own}"
+        click.echo(hint, err=True)
 
 
 def _started(recipe: Recipe, start: str, folder: Path, location: str) -> Recipe:

@@ -76,6 +76,8 @@ def test_run_ls_resume_and_publish(tmp_path: Path, recipe_file: Path) -> None:
     printed = invoke(publish, folder, "--tenant", "acme", "--store", store, "--form", "adapter")
     assert [line.split()[-1] for line in printed.splitlines()] == ["adapter"] * 3
     assert (folder / "backbone" / "config.json").is_file()
+    again = CliRunner().invoke(publish, [str(folder), "--tenant", "acme", "--store", str(store)])
+    assert f"serve it too: patchbay serve --backbone {folder / 'backbone'}" in again.stderr
 
 
 def test_adapt_and_eval_agree(published: Published, tmp_path: Path) -> None:
