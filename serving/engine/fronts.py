@@ -15,26 +15,31 @@ from torch import Tensor
 
 from serving.engine.offsets import Offsets
 from serving.engine.transformer.sight import Sight
+from serving.primitives.prefix import Front
 
 
 class Fronts:
     """What stands before the keys of a slab's rows, layer by layer.
 
-    ``num_front`` (n,) are the columns in front of each row's own keys.
+    ``num_front`` (n,) are the columns in front of each row's own keys. Layers of one pattern hide
+    the same columns and count distances alike.
     """
 
     def __init__(self, rows: Sequence[Offsets], num_layers: int, device: torch.device) -> None:
         self.num_front = torch.tensor([row.num_front for row in rows], device=device)
-        self._by_layer = [
-            tuple((row.num_front, row.front(layer)) for row in rows) for layer in range(num_layers)
-        ]
-        self._hidden: dict[object, Tensor | None] = {}
-        self._back: dict[object, Tensor | None] = {}
-        for pattern in dict.fromkeys(self._by_layer):
-            hidden = [most - front.num_rows for most, front in pattern]
-            back = [0 if front.is_shifted else front.num_rows for _, front in pattern]
-            for found, values in ((self._hidden, hidden), (self._back, back)):
-                found[pattern] = torch.tensor(values, device=device) if any(values) else None
+        self._hidden: list[Tensor | None] = []
+        self._back: list[Tensor | None] = []
+        numbers: dict[tuple[Front, ...], int] = {}
+        self._by_layer: list[int] = []
+        for layer in range(num_layers):
+            fronts = tuple(row.front(layer) for row in rows)
+            if fronts not in numbers:
+                numbers[fronts] = len(numbers)
+                hidden = [row.num_front - own.num_rows for row, own in zip(rows, fronts)]
+                back = [0 if own.is_shifted else own.num_rows for own in fronts]
+                for found, values in ((self._hidden, hidden), (self._back, back)):
+                    found.append(torch.tensor(values, device=device) if any(values) else None)
+            self._by_layer.append(numbers[fronts])
 
     def masks(
         self, sights: Sequence[Sight], indices_n: Tensor, length: int, dtype: torch.dtype
@@ -42,7 +47,7 @@ class Fronts:
         """The self-attention mask of every layer; rows query from the indices (n,)."""
         keys = torch.arange(length, device=indices_n.device)
         queries = (indices_n + self.num_front).unsqueeze(1)
-        made: dict[object, Tensor] = {}
+        made: dict[tuple[Sight, int], Tensor] = {}
         for sight, pattern in dict.fromkeys(zip(sights, self._by_layer, strict=True)):
             back = self._back[pattern]
             mask = sight.mask(
@@ -62,10 +67,10 @@ class Fronts:
         is_beyond = keys >= (lengths_n + self.num_front).unsqueeze(1)
         mask = torch.zeros(is_beyond.shape, dtype=dtype, device=keys.device)
         mask = mask.masked_fill_(is_beyond, float("-inf"))[:, None, None, :]
-        made = {p: self._hide(mask, p, keys) for p in dict.fromkeys(self._by_layer)}
+        made = [self._hide(mask, pattern, keys) for pattern in range(len(self._hidden))]
         return [made[pattern] for pattern in self._by_layer]
 
-    def _hide(self, mask: Tensor, pattern: object, keys: Tensor) -> Tensor:
+    def _hide(self, mask: Tensor, pattern: int, keys: Tensor) -> Tensor:
         hidden = self._hidden[pattern]
         if hidden is None:
             return mask
