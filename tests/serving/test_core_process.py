@@ -52,7 +52,7 @@ def make_client(backbone: Backbone, store: Path, **changes: int) -> CoreClient:
 @pytest.fixture(scope="module")
 def core(loop: LoopThread, byte_t5: Backbone, store: Path) -> Iterator[CoreClient]:
     async def make() -> CoreClient:
-        client = make_client(byte_t5, store, max_waiting=8)
+        client = make_client(byte_t5, store, max_waiting=16)
         ready = await client.start(timeout_s=200)
         assert ready.fingerprint == byte_t5.fingerprint
         assert ready.pid == client.pid

@@ -56,6 +56,10 @@ def test_distinct_adapters_of_a_step_are_capped_at_admission(t5_world):
 def test_a_row_over_the_cap_is_skipped_not_waited_for(t5_world):
     engine = t5_world.engine(max_step_adapters=1)
     first, second = t5_world.loras[:2]
+    outcomes: dict[str, Outcome] = {}
+    for name, adapter in (("warm-0", first), ("warm-1", second)):
+        engine.submit(_request(name, adapter, max_tokens=1))
+        drain(engine, outcomes)
     engine.submit(_request("a", first, max_tokens=20))
     engine.submit(_request("blocked", second))
     engine.submit(_request("b", first, max_tokens=2))
