@@ -139,8 +139,8 @@ class DecodeBatch:
         """Copy the adapters of the rows from ``first`` on into the plan."""
         entered = self.rows[first:]
         for row in entered:
-            row.is_routed = row.prepared.mixture is not None
-        num_routed = sum(row.is_routed for row in self.rows)
+            row.bank = None if row.entry is None else row.entry.bank_digest
+        num_routed = sum(row.bank is not None for row in self.rows)
         for offset, row in enumerate(entered):
             self._plan.join(first + offset, row.prepared, num_routed)
 
@@ -151,7 +151,7 @@ class DecodeBatch:
         self._self.fork(row, copies, row.position + 1)
         if self._cross is not None:
             self._cross.fork(row, copies, row.num_read)
-        num_routed = sum(one.is_routed for one in self.rows)
+        num_routed = sum(one.bank is not None for one in self.rows)
         for target in range(first, len(self.rows)):
             self._plan.join(target, row.prepared, num_routed)
 

@@ -125,7 +125,7 @@ class Engine:
         Until then it takes no new rows; those left after ``timeout_s`` seconds fail with
         ``unavailable``. Asking for it later loads it again.
         """
-        self._unloading.begin(digest, timeout_s)
+        self._unloading.begin(digest, self._cache.tasks_of(digest), timeout_s)
         with torch.inference_mode():
             self._events += self._unload_due()
 
@@ -200,14 +200,15 @@ class Engine:
         """Drop the adapters whose rows are done, and those whose time is up with their rows."""
         events: list[Event] = []
         rows = [*self._running.values(), *self._scheduler.rows()]
-        for digest, left in self._unloading.take(rows):
+        for members, left in self._unloading.take(rows):
             for row in left:
                 self._drop(row.request.id)
                 events.append(cut_off(row))
             self._totals["failed"] += len(left)
-            self._cache.drop(digest)
-            if self._generation is not None:
-                self._generation.known.forget(digest)
+            for digest in members:
+                self._cache.drop(digest)
+                if self._generation is not None:
+                    self._generation.known.forget(digest)
         return events
 
     def _drop(self, request_id: str) -> Row | None:

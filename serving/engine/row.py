@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
@@ -24,7 +25,8 @@ class Row:
 
     ``num_fed`` of the tokens written have become an input since the row last joined.
 
-    The lease ends when the row has joined the decode batch; ``is_routed`` stays. ``tokens`` are
+    The lease ends when the row has joined the decode batch; ``bank``, the digest of the bank that
+    its adapter routes over, stays. ``tokens`` are
     those written so far. Whatever the choice of the next one depends on is here, so that a row
     whose keys and values were dropped goes on as if they had not been: ``seed`` of its random
     numbers, ``ends``, the tokens that end it, and ``seen`` for its penalties. ``arrived_at`` is
@@ -42,7 +44,7 @@ class Row:
     position: int = 0
     num_fed: int = 0
     tokens: list[int] = field(default_factory=list)
-    is_routed: bool = False
+    bank: str | None = None
     arrived_at: float = 0.0
     reads: str = "encoder"
     places: Places | None = None
@@ -133,6 +135,11 @@ class Row:
             return _BARE
         assert self.entry.prepared is not None
         return self.entry.prepared
+
+    def needs(self, digests: Collection[str]) -> bool:
+        """Whether the row's adapter, or the bank that it routes over, is among ``digests``."""
+        bank = self.bank if self.entry is None else self.entry.bank_digest
+        return self.request.adapter in digests or bank in digests
 
     @property
     def num_input(self) -> int:

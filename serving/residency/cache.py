@@ -89,18 +89,21 @@ class AdapterCache:
             self._preloads[digest] = reading
             self._stats.num_loads += 1
 
+    def tasks_of(self, bank: str) -> set[str]:
+        """The routings over ``bank`` that either tier holds; empty for what is no bank."""
+        ready = {one.digest for one in self._entries.values() if one.bank_digest == bank}
+        return ready | self._host.tasks_of(bank)
+
     def drop(self, digest: str) -> None:
         """Free every byte of ``digest``: now, or when its last lease ends.
 
-        A bank takes what was composed from it along.
+        A bank stays while a task that was composed from it does.
         """
         self._host.drop(digest)
         self._preloads.pop(digest, None)
         entry = self._entries.get(digest)
         if entry is None:
             return
-        for task in [one for one in self._entries.values() if one.bank is entry]:
-            self.drop(task.digest)
         if entry.num_leases or entry.stage not in ("queued", "ready"):
             self._dropped.add(digest)
         else:

@@ -47,3 +47,8 @@ class Entry:
     reading: Future[Item] | None = None
     preparing: Future[Prepared] | None = None
     bank: Entry | None = field(default=None, repr=False)
+
+    @property
+    def bank_digest(self) -> str | None:
+        """The bank that a routing is composed from; None before it is known, and without one."""
+        return None if self.bank is None else self.bank.digest

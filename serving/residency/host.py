@@ -72,6 +72,12 @@ class HostTier:
         self.used_bytes += num_bytes
         self._victims.offer(digest, num_bytes)
 
+    def tasks_of(self, bank: str) -> set[str]:
+        """The routings over ``bank`` that are here."""
+        if not any(key[0] == bank for key in self._tables):
+            return set()
+        return {digest for digest, kept in self._kept.items() if kept.item.bank == bank}
+
     def drop(self, digest: str) -> None:
         """Forget an item, if it is here."""
         if digest in self._kept:

@@ -73,7 +73,35 @@ def test_unloading_a_bank_frees_its_tasks_too(t5_world):
     answers(engine, requests)
     bank = t5_world.loader.artefacts[t5_world.routings[0]].manifest.bank
     engine.unload(bank, 0.0)
-    assert engine.stats().cache.resident_bytes == 0
+    assert _bytes(engine) == (0, 0, 0)
+
+
+def test_a_bank_waits_for_its_tasks_rows_and_they_take_no_new_ones(t5_world):
+    engine = t5_world.engine()
+    task, other = t5_world.routings[:2]
+    alone = answers(t5_world.engine(), [_request("row", task, 12)])["row"].tokens
+    answers(engine, [_request("other", other)])
+    outcomes = _start(engine, task, 12)
+    engine.unload(t5_world.loader.artefacts[task].manifest.bank, 60.0)
+    for digest in (task, other):
+        with pytest.raises(UnavailableError, match="is being unloaded"):
+            engine.submit(_request("late", digest))
+    assert engine.stats().cache.num_resident == 3
+    drain(engine, outcomes)
+    assert (outcomes["row"].reason, outcomes["row"].tokens) == ("length", alone)
+    engine.step()
+    assert _bytes(engine) == (0, 0, 0)
+
+
+def test_rows_of_a_banks_evicted_task_are_cut_off_with_it(t5_world):
+    engine = t5_world.engine(max_host_bytes=1)
+    task = t5_world.routings[0]
+    outcomes = _start(engine, task, 400)
+    engine._cache.drop(task)
+    engine.unload(t5_world.loader.artefacts[task].manifest.bank, 0.0)
+    drain(engine, outcomes)
+    assert outcomes["row"].code == UnavailableError.code
+    assert _bytes(engine) == (0, 0, 0)
 
 
 def test_an_adapter_unloaded_while_it_is_read_ahead_does_not_come_back(t5_world):
