@@ -93,12 +93,14 @@ class Generation:
 
         A row that outgrows the whole budget is let through, to be refused rather than waited for.
         """
-        free = self.budget.free_bytes - self._batch.growth_bytes()
+        free: int | None = None
 
         def take(row: Row) -> bool:
             nonlocal free
             if row.request.kind != "generate" or self.excess(row) is not None:
                 return True
+            if free is None:
+                free = self.budget.free_bytes - self._batch.growth_bytes()
             needed = self._batch.entry_bytes(row)
             if self.reads_in_parts(row):
                 needed += self._reader.bytes_for(row)
@@ -207,9 +209,8 @@ class Generation:
         if not rows:
             return []
         self.batch_rows[len(rows)] += 1
-        events = self._emit(rows, self._batch.step())
-        self._scheduler.charge(rows)
-        return events
+        self._scheduler.charge([row for row in rows if not row.is_recalling])
+        return self._emit(rows, self._batch.step())
 
     def _preempt(self) -> None:
         """Send the row that came last back to the queue, and free its keys and values."""

@@ -30,9 +30,10 @@ class Row:
     those written so far. Whatever the choice of the next one depends on is here, so that a row
     whose keys and values were dropped goes on as if they had not been: ``seed`` of its random
     numbers, ``ends``, the tokens that end it, and ``seen`` for its penalties. ``arrived_at`` is
-    when it was first queued, in ``time.monotonic`` seconds; ``beams`` the search that the row is
-    a beam of. ``reads`` names the stack that reads the input; ``places`` says, once the adapter is
-    there, what it puts before the row's tokens.
+    when it was first queued, in ``time.monotonic`` seconds, ``is_paid`` whether its tenant was
+    charged for its input, which happens once however often it is read; ``beams`` the search that
+    the row is a beam of. ``reads`` names the stack that reads the input; ``places`` says, once
+    the adapter is there, what it puts before the row's tokens.
     """
 
     request: Request
@@ -46,6 +47,7 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     bank: str | None = None
     arrived_at: float = 0.0
+    is_paid: bool = False
     reads: str = "encoder"
     places: Places | None = None
     beams: Beams | None = None

@@ -86,7 +86,7 @@ class Scheduler:
             row.entry = None
 
     def charge(self, rows: Collection[Row]) -> None:
-        """Tell the policy that each of ``rows`` decoded a token."""
+        """Tell the policy that each of ``rows`` gets a token that it has not had before."""
         self._policy.charge_output(rows)
 
     def admit(
@@ -154,7 +154,9 @@ class Scheduler:
                 if is_full:
                     continue
             chosen.append(row)
-            self._policy.charge_input(row)
+            if not row.is_paid:
+                self._policy.charge_input(row)
+                row.is_paid = True
             num_tokens += row.num_read
             num_free_rows -= row.width
             if is_new:

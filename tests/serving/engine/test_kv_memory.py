@@ -12,6 +12,7 @@ from adapters_store.errors import UsageError
 from benchmarks.drive import Outcome, answers, drain
 from benchmarks.synthetic import make_lora
 from serving.engine import Engine, Request, Sampling, Searched, Token
+from serving.engine.policies.fair import INPUT_COST, OUTPUT_COST
 
 POSITION_BYTES = {"llama": 2 * 2 * 2 * 8 * 4, "t5": 2 * 2 * 4 * 8 * 4}
 
@@ -182,6 +183,8 @@ def test_rows_whose_keys_were_dropped_go_on_as_if_they_had_not_been(
     assert_same(run_within(engine, requests), expected)
     assert engine.stats().num_preempted_total > 0
     assert engine.stats().kv_bytes == 0
+    charged = sum(len(one.input_ids) * INPUT_COST + 90 * OUTPUT_COST for one in requests)
+    assert engine._scheduler._policy._served == {"": charged}
 
 
 def test_a_search_whose_keys_were_dropped_gives_the_same_answers(t5_world: World) -> None:
