@@ -58,9 +58,12 @@ class _World:
         return Request(name, "generate", self.adapters[tenant], ids, sampling, tenant=tenant)
 
 
-def run(*, quick: bool, model: dict[str, Any] | None = None) -> Report:
-    """Measure alone and flooded, by policy; ``quick`` sends for a few seconds each."""
-    duration_s = 8.0 if quick else 40.0
+def run(
+    *, quick: bool, model: dict[str, Any] | None = None, duration_s: float | None = None
+) -> Report:
+    """Measure alone and flooded, by policy; ``quick`` sends for 8 seconds each, else 40."""
+    if duration_s is None:
+        duration_s = 8.0 if quick else 40.0
     shape = {**MODEL, "num_layers": 4, **(model or {})}
     with tempfile.TemporaryDirectory() as folder:
         world = _World(Path(folder), shape)
