@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
+from published_kit import Published
 from training_kit import tiny_recipe
 
-from adapters_store.artefact import Artefact
-from adapters_store.backbone import Backbone
 from adapters_store.store import Store
 from training.publish import publish_run
 from training.run import Run
@@ -23,25 +20,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A finished run with its store."""
-
-    folder: Path
-    run: Run
-    store: Store
-
-    @property
-    def backbone(self) -> Backbone:
-        """The exported backbone."""
-        return Backbone.from_folder(self.folder / "backbone")
-
-    def artefact(self, name: str) -> Artefact:
-        """The artefact published as ``acme/name``."""
-        digest = self.store.resolve(f"acme/{name}").digest
-        return Artefact(self.store.manifest(digest), self.store.data(digest))
 
 
 @pytest.fixture(scope="session")

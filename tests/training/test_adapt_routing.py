@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Published
+from published_kit import Published
 from test_adapt import CONFIG
 from training_kit import tiny_recipe
 

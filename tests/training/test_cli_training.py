@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from conftest import Published
+from published_kit import Published
 from store_kit import low_rank
 from training_kit import tiny_recipe
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Published
+from published_kit import Published
 from training_kit import opinion_task, save_tiny_bert, tiny_recipe
 
 from adapters_store.artefact import load_tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Published
+from published_kit import Published
 from store_kit import low_rank
 from test_adapt import CONFIG
 

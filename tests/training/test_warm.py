@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Published
+from published_kit import Published
 from store_kit import low_rank
 from test_cli_training import invoke, write_rows
 from training_kit import opinion_task, save_tiny_bert, tiny_recipe
