@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pytest
-import torch
+from decoder_world import make_llama_world
+from transformers import PreTrainedModel, T5ForConditionalGeneration
+from world_kit import World
 
-from adapters_store.backbone import Backbone
 from benchmarks.synthetic import (
     MemoryLoader,
     make_bank,
@@ -19,46 +18,6 @@ from benchmarks.synthetic import (
     make_routing,
     make_t5,
 )
-from serving.engine import Engine, EngineConfig, Weights, load_weights
-
-
-@dataclass
-class World:
-    """A backbone and the digests of its tasks; ``engine`` makes engines that are closed later."""
-
-    backbone: Backbone
-    loader: MemoryLoader
-    loras: list[str]
-    routings: list[str]
-    engines: list[Engine]
-
-    @cached_property
-    def weights(self) -> Weights:
-        return load_weights(self.backbone, torch.float32)
-
-    @property
-    def tasks(self) -> list[str | None]:
-        return [None, *self.loras, *self.routings]
-
-    def engine(self, **config: object) -> Engine:
-        weights = None if "dtype" in config else self.weights
-        engine = Engine(self.backbone, self.loader, EngineConfig(**config), weights=weights)
-        self.engines.append(engine)
-        return engine
-
-    def inputs(self, count: int, seed: int = 0, longest: int = 24) -> list[tuple[int, ...]]:
-        generator = torch.Generator().manual_seed(seed)
-        vocab = self.backbone.architecture.vocab_size
-        lengths = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
-        return [
-            tuple(torch.randint(2, vocab, (length,), generator=generator).tolist())
-            for length in lengths
-        ]
-
-
-def _close(world: World) -> None:
-    for engine in world.engines:
-        engine.close()
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +42,7 @@ def t5_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     routings = [loader.add(make_routing(backbone, bank, seed=i)) for i in range(18)]
     world = World(backbone, loader, loras, routings, [])
     yield world
-    _close(world)
+    world.close()
 
 
 @pytest.fixture(scope="session")
@@ -114,4 +73,22 @@ def bert_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     ]
     world = World(backbone, loader, loras, routings, [])
     yield world
-    _close(world)
+    world.close()
+
+
+@pytest.fixture(scope="module")
+def llama_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = make_llama_world(tmp_path_factory.mktemp("llama"))
+    yield world
+    world.close()
+
+
+@pytest.fixture(params=["llama", "t5"])
+def world(request: pytest.FixtureRequest, t5_world: World, llama_world: World) -> World:
+    return llama_world if request.param == "llama" else t5_world
+
+
+@pytest.fixture(scope="module")
+def model(t5_world: World) -> PreTrainedModel:
+    """The T5 as transformers runs it."""
+    return T5ForConditionalGeneration.from_pretrained(t5_world.backbone.folder).eval()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from conftest import World
+from world_kit import World
 
 from adapters_store.backbone import Backbone
 from benchmarks.synthetic import MemoryLoader, make_bank, make_lora, make_routing

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from conftest import World
-from decoder_world import make_llama_world
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from world_kit import World
 
 from benchmarks.drive import Outcome, answers, drain
 from serving.engine import Request, Sampling
@@ -17,11 +14,8 @@ PLACE = 64 * 2 * 2 * 2 * 8 * 4
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = make_llama_world(tmp_path_factory.mktemp("llama"))
-    yield made
-    for engine in made.engines:
-        engine.close()
+def world(llama_world: World) -> World:
+    return llama_world
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GenerationConfig, T5ForConditionalGeneration
+from transformers import GenerationConfig
+from world_kit import written
 
 from adapters_store.errors import UsageError
 from benchmarks.drive import Outcome, answers, drain
@@ -12,11 +13,6 @@ from benchmarks.synthetic import MemoryLoader, make_lora
 from serving.engine import Engine, Request, Sampling, Searched
 
 MAX_TOKENS = 12
-
-
-@pytest.fixture(scope="module")
-def model(t5_world):
-    return T5ForConditionalGeneration.from_pretrained(t5_world.backbone.folder).eval()
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +35,8 @@ def expected(model, ids, num_beams, num_sequences, **options):
     with torch.inference_mode():
         answer = model.generate(torch.tensor([ids]), generation_config=config)
     ends = options.get("eos_token_id", [1])
-    found = []
-    for sequence, score in zip(answer.sequences, answer.sequences_scores, strict=True):
-        tokens = sequence.tolist()[1:]
-        at = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-        found.append((tokens[:at], score.item()))
-    return found
+    scored = zip(answer.sequences, answer.sequences_scores, strict=True)
+    return [(written(sequence, ends), score.item()) for sequence, score in scored]
 
 
 def search(name, ids, num_beams, num_sequences=1, task=None, **sampling):

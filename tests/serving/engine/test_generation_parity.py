@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 import torch
-from transformers import GenerationConfig, T5ForConditionalGeneration
+from transformers import GenerationConfig
+from world_kit import written
 
 from adapters_store.backbone import Backbone
 from adapters_store.errors import IncompatibleError, UsageError
@@ -16,11 +17,6 @@ from serving.engine import Engine, Request, Sampling, Token
 from serving.engine.endings import end_tokens
 
 MAX_TOKENS = 12
-
-
-@pytest.fixture(scope="module")
-def model(t5_world):
-    return T5ForConditionalGeneration.from_pretrained(t5_world.backbone.folder).eval()
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +35,6 @@ def generate(model, ids, **options):
     )
     with torch.inference_mode():
         return model.generate(torch.tensor([ids]), generation_config=config)
-
-
-def written(sequence, ends=(1,)):
-    """A sequence of ``generate`` without its start and from its end on."""
-    tokens = sequence.tolist()[1:]
-    at = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-    return tokens[:at]
 
 
 def ask(engine, inputs, task=None, **sampling):

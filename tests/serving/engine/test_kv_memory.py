@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
-from conftest import World
-from decoder_world import make_llama_world
+from world_kit import World
 
 from adapters_store.errors import UsageError
 from benchmarks.drive import Outcome, answers, drain
@@ -15,19 +14,6 @@ from serving.engine import Engine, Request, Sampling, Searched, Token
 from serving.engine.policies.fair import INPUT_COST, OUTPUT_COST
 
 POSITION_BYTES = {"llama": 2 * 2 * 2 * 8 * 4, "t5": 2 * 2 * 4 * 8 * 4}
-
-
-@pytest.fixture(scope="module")
-def llama_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    world = make_llama_world(tmp_path_factory.mktemp("llama"))
-    yield world
-    for engine in world.engines:
-        engine.close()
-
-
-@pytest.fixture(params=["llama", "t5"])
-def world(request: pytest.FixtureRequest, t5_world: World, llama_world: World) -> World:
-    return llama_world if request.param == "llama" else t5_world
 
 
 def position_bytes(world: World) -> int:

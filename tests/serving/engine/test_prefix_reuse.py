@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from conftest import World
-from decoder_world import make_llama_world
+from world_kit import World
 
 from adapters_store.errors import UsageError
 from benchmarks.drive import answers
@@ -19,11 +16,8 @@ GREEDY = Sampling(max_tokens=6, ignore_eos=True, logprobs=1)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = make_llama_world(tmp_path_factory.mktemp("llama"))
-    yield made
-    for engine in made.engines:
-        engine.close()
+def world(llama_world: World) -> World:
+    return llama_world
 
 
 def inputs(length: int, seed: int, shared: int = 0) -> tuple[int, ...]:

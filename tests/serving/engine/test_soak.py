@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
-from conftest import World
-from decoder_world import make_llama_world
+from world_kit import World
 
 from adapters_store.errors import OverloadedError, UnavailableError
 from benchmarks.drive import Outcome, answers
@@ -37,19 +35,6 @@ LIMITS = {
 KV_BYTES = {"llama": 200_000, "t5": 500_000}
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def llama_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    world = make_llama_world(tmp_path_factory.mktemp("llama"))
-    yield world
-    for engine in world.engines:
-        engine.close()
-
-
-@pytest.fixture(params=["llama", "t5"])
-def world(request: pytest.FixtureRequest, t5_world: World, llama_world: World) -> World:
-    return llama_world if request.param == "llama" else t5_world
 
 
 def _sampling(random_: random.Random) -> Sampling:
