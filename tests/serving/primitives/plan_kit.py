@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -59,3 +59,31 @@ def decode_plan(rows: Sequence[Prepared], *, through: int = 0) -> Plan[Any]:
     for i, prepared in enumerate(rows):
         plan.join(i, prepared, 0)
     return plan
+
+
+def join_and_leave(
+    table: Any,
+    joins: Sequence[Any],
+    leaves: Sequence[int],
+    check: Callable[[Any, list[Any]], None],
+) -> None:
+    """Let rows join a table with what each brings, None for nothing, and leave again.
+
+    ``leaves`` are taken modulo the rows there are; ``check`` gets the table and, after every
+    change, what its rows brought.
+    """
+    batch: list[Any] = []
+    for brought in joins:
+        table.touch()
+        if brought is not None:
+            table.join(len(batch), brought)
+        batch.append(brought)
+        check(table, batch)
+    for number in leaves:
+        if not batch:
+            break
+        row = number % len(batch)
+        table.leave(row, len(batch) - 1)
+        batch[row] = batch[-1]
+        batch.pop()
+        check(table, batch)

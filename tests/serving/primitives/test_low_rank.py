@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan_kit import CPU, LAYOUT, OUT, SITES, WIDTH, join_and_leave
 
 from adapters_store.errors import IncompatibleError
 from adapters_store.families.site import Site
@@ -13,16 +14,7 @@ from serving.primitives.factors import pack_factors
 from serving.primitives.layout import SiteLayout
 from serving.primitives.low_rank import RowTable, Segments, reference
 
-WIDTH, OUT = 12, 10
-SITES = (
-    Site("decoder.0.self.q", "q", WIDTH, OUT),
-    Site("decoder.0.self.k", "k", WIDTH, OUT),
-    Site("decoder.0.self.v", "v", WIDTH, OUT),
-    Site("decoder.0.self.o", "o", OUT, WIDTH),
-)
-LAYOUT = SiteLayout(SITES)
 QKV = LAYOUT.packed[0]
-CPU = torch.device("cpu")
 
 adapters = st.one_of(
     st.none(),
@@ -116,23 +108,8 @@ def test_segments_leave_other_sites_alone():
 )
 @settings(max_examples=60, deadline=None)
 def test_a_row_table_equals_the_reference_through_joins_and_leaves(joins, leaves):
-    table = RowTable(QKV, torch.float32, CPU)
-    batch = []
-    for adapter in joins:
-        factors = _factors(adapter)
-        table.touch()
-        if factors is not None:
-            table.join(len(batch), factors)
-        batch.append(factors)
-        _check(table, batch)
-    for number in leaves:
-        if not batch:
-            break
-        row = number % len(batch)
-        table.leave(row, len(batch) - 1)
-        batch[row] = batch[-1]
-        batch.pop()
-        _check(table, batch)
+    brought = [_factors(adapter) for adapter in joins]
+    join_and_leave(RowTable(QKV, torch.float32, CPU), brought, leaves, _check)
 
 
 def _check(table, batch):

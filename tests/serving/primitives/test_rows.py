@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan_kit import CPU, join_and_leave
 
 from serving.primitives.rows import Picked, Run, Runs, Stacked, Whole
 
-CPU = torch.device("cpu")
 WIDTH = 4
 
 
@@ -24,25 +24,12 @@ def _tensors(rank):
 )
 @settings(max_examples=60, deadline=None)
 def test_a_stack_holds_each_rows_tensors_through_joins_and_leaves(joins, leaves):
-    table, batch = Stacked(torch.float32, CPU), []
-    for rank in joins:
-        table.touch()
-        if rank is not None:
-            table.join(len(batch), _tensors(rank))
-        batch.append(rank)
-        _check(table, batch)
-    for number in leaves:
-        if not batch:
-            break
-        row = number % len(batch)
-        table.leave(row, len(batch) - 1)
-        batch[row] = batch[-1]
-        batch.pop()
-        _check(table, batch)
+    brought = [None if rank is None else _tensors(rank) for rank in joins]
+    join_and_leave(Stacked(torch.float32, CPU), brought, leaves, _check)
 
 
 def _check(table, batch):
-    assert sorted(table.rows) == [i for i, rank in enumerate(batch) if rank is not None]
+    assert sorted(table.rows) == [i for i, own in enumerate(batch) if own is not None]
     if not table.rows:
         assert table.num_bytes == 0 or batch == []
         return
@@ -51,8 +38,8 @@ def _check(table, batch):
     assert found.tolist() == table.rows
     assert isinstance(rows, Whole if table.rows == list(range(len(batch))) else Picked)
     for position, row in enumerate(table.rows):
-        own_down, own_bias = _tensors(batch[row])
-        r = batch[row]
+        r = len(batch[row][1])
+        own_down, own_bias = _tensors(r)
         assert torch.equal(down[position, :, :r], own_down)
         assert torch.equal(bias[position, :r], own_bias)
         assert not down[position, :, r:].any()
