@@ -34,7 +34,10 @@ from training.task import Task
 
 @dataclass(frozen=True)
 class Study:
-    """What a collection brings: tasks, how few-shot ones are drawn, sources, settings."""
+    """What a collection brings: tasks, how few-shot ones are drawn, sources, settings.
+
+    ``sizes`` tell of a few-shot task's examples, dev and test rows.
+    """
 
     name: str
     folder: Path
@@ -44,8 +47,14 @@ class Study:
     methods: Mapping[str, MethodSection]
     recipe: Recipe
     comparison: Comparison
-    config: Mapping[str, Any]
+    sizes: Mapping[str, int]
     zero_shot_steps: int
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the report says of the study."""
+        steps, seeds = self.recipe.train.steps, self.comparison.seeds
+        return {"steps": steps, "seeds": seeds, **self.sizes}
 
 
 def quickened(study: Study, folder: Path) -> Study:
@@ -65,7 +74,7 @@ def quickened(study: Study, folder: Path) -> Study:
         draw=draw,
         recipe=study.recipe.model_copy(update={"train": train}),
         comparison=replace(study.comparison, config=config, seeds=1),
-        config={**study.config, "quick": True, "steps": 2, "seeds": 1, "dev": 4, "test": 8},
+        sizes={**study.sizes, "dev": 4, "test": 8, "quick": True},
         zero_shot_steps=2,
     )
 

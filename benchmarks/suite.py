@@ -87,13 +87,7 @@ def study() -> Study:
         methods=pretraining(8, 8, 4, SITES, has_cross=True),
         recipe=recipe(STEPS),
         comparison=comparison(SEEDS),
-        config={
-            "steps": STEPS,
-            "seeds": SEEDS,
-            "examples": NUM_FEW,
-            "dev": NUM_DEV,
-            "test": NUM_TEST,
-        },
+        sizes={"examples": NUM_FEW, "dev": NUM_DEV, "test": NUM_TEST},
         zero_shot_steps=ZERO_SHOT_STEPS,
     )
 

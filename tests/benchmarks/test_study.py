@@ -55,7 +55,7 @@ def study(tmp_path_factory) -> Study:
         methods=pretraining(2, 3, 4, SITES, has_cross=True),
         recipe=recipe,
         comparison=Comparison(config, ("rouge_l", "exact_match"), seeds=2, kept=(MHR_Z,)),
-        config={"steps": 2},
+        sizes={"examples": 6, "dev": 2, "test": 3},
         zero_shot_steps=2,
     )
 
