@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +32,7 @@ from training.provenance import lineage
 from training.recipe import BackboneSection, LongInput, ObjectiveName, TrainSection
 from training.restore import check_backbone, restore
 from training.sampler import TaskBalancedSampler
+from training.sources.planning import shuffled
 from training.starts import ROUTED, Mode, checked_init, parents, start
 from training.task import Task
 
@@ -42,7 +45,8 @@ class AdaptConfig:
     every skill and a routing, ``soup`` learns an average of a library's adapters, ``lora`` and
     ``ia3`` start afresh at ``sites``. ``gate`` and ``granularity`` are the routing's; None follows
     the bank's training. ``on_long_input`` is as in a recipe. ``eval_every`` picks the step of the
-    best ``metric`` on dev; without it, or without a dev split, the last stands.
+    best ``metric`` on ``eval_examples`` dev rows, drawn by the seed; without it, or without a dev
+    split, the last stands.
     """
 
     mode: Mode = "z"
@@ -219,10 +223,11 @@ class Teacher:
     def _fit(self, adapted: AdaptedModel, task: Task, config: AdaptConfig) -> dict[str, Any]:
         objective = self.objective(task, config)
         best: tuple[float, dict[str, torch.Tensor]] | None = None
+        order = shuffled(len(task.dev), random.Random(f"{config.seed}/{task.name}/dev"))
+        shown = [task.dev[index] for index in islice(order, config.eval_examples)]
 
         def select(step: int) -> dict[str, Any]:
             nonlocal best
-            shown = task.dev[: config.eval_examples]
             score = accuracy(adapted, objective, 0, shown, config.metric)
             if best is None or score >= best[0]:
                 best = (score, _copied(adapted))
@@ -235,7 +240,7 @@ class Teacher:
             objective,
             sampler,
             config.section(),
-            evaluate=select if task.dev else None,
+            evaluate=select if shown else None,
         )
         metrics: dict[str, Any] = {"loss": outcome.loss, "num_trained": adapted.num_trained()}
         if best is not None:

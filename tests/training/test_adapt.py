@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,23 @@ def test_the_best_dev_step_is_kept(published: Published, new_task: Task) -> None
     config = AdaptConfig(steps=4, rows_per_step=4, eval_every=2)
     taught = teacher.teach(new_task, config, bank)
     assert 0.0 <= taught.metrics["dev"] <= 1.0
+
+
+def test_a_step_is_scored_on_dev_rows_that_the_seed_draws(tmp_path: Path) -> None:
+    """The file is sorted: whatever is answered, its first half is wrong and its second right."""
+    teacher, task = Teacher.open(save_tiny_bert(tmp_path / "bert")), opinion_task(64)
+    never = [replace(row, references=("neither",)) for row in task.dev]
+    always = [replace(row, references=task.labels) for row in task.dev]
+    task = replace(task, dev=[*never, *always])
+    config = AdaptConfig(mode="lora", rank=2, steps=1, eval_every=1, eval_examples=len(never))
+    scores = [
+        teacher.teach(task, replace(config, seed=seed)).metrics["dev"] for seed in (0, 0, 1, 2)
+    ]
+    assert all(0.25 < score < 0.75 for score in scores)
+    assert scores[0] == scores[1]
+    assert len(set(scores)) > 1
+    whole = teacher.teach(task, replace(config, eval_examples=len(task.dev)))
+    assert whole.metrics["dev"] == 0.5
 
 
 def test_the_same_seed_gives_the_same_artefact(published: Published, new_task: Task) -> None:

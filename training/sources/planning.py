@@ -152,13 +152,13 @@ def _keys(
     rng = random.Random(seed)
     total = num_rows * num_prompts if part == "train" else num_rows
     is_drawn = part == "dev" or (limit is not None and limit < total)
-    order = _shuffled(total, rng) if is_drawn else range(total)
+    order = shuffled(total, rng) if is_drawn else range(total)
     if part == "train" or num_prompts == 1:
         return order
     return (row * num_prompts + rng.randrange(num_prompts) for row in order)
 
 
-def _shuffled(count: int, rng: random.Random) -> Iterator[int]:
+def shuffled(count: int, rng: random.Random) -> Iterator[int]:
     """0 to ``count`` in random order, drawn one by one; memory only for what was drawn."""
     moved: dict[int, int] = {}
     for index in range(count):
