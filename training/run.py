@@ -73,8 +73,13 @@ def train_recipe(
 
 def check_measures(train: TrainSection, tasks: Sequence[Task]) -> None:
     """Raise :class:`UsageError` for a measure that lacks examples, tasks or a setting."""
-    if train.keep == "best" and not (train.eval_every and any(task.dev for task in tasks)):
+    if train.keep == "best" and not train.eval_every:
         raise UsageError("train.keep is best, which needs train.eval_every and examples for dev")
+    if train.eval_every and not any(task.dev for task in tasks):
+        raise UsageError(
+            "train.eval_every scores examples for dev, and no task has any",
+            hint="Give the tasks rows for dev, or set train.eval_every to null.",
+        )
     if train.alignment_every and len(tasks) < 2:
         raise UsageError("train.alignment_every compares tasks; the run has one")
 
@@ -96,12 +101,14 @@ class Run:
     ) -> Run:
         """Make every part from the recipe; the seed is set first, so the start is repeatable.
 
-        ``is_begun`` leaves ``method.start`` unread: a checkpoint holds what became of it.
+        ``is_begun`` leaves ``method.start`` unread, of which a checkpoint holds what became, and
+        takes the measures of the run's beginning as they are.
         """
         check_metric(recipe.metric)
         torch.manual_seed(recipe.train.seed)
         tasks = load_tasks(recipe.tasks) if tasks is None else tasks
-        check_measures(recipe.train, tasks)
+        if not is_begun:
+            check_measures(recipe.train, tasks)
         model = backbones.load_model(recipe.backbone, recipe.objective)
         method = recipe.method
         config = MethodConfig(

@@ -120,6 +120,16 @@ def test_a_best_without_scores_is_refused(recipe: Recipe) -> None:
         Run.build(recipe, [replace(opinion_task(), dev=())])
 
 
+def test_a_run_without_examples_for_dev_refuses_to_score_them(recipe: Recipe) -> None:
+    train = recipe.train.model_copy(update={"keep": "last"})
+    bare = replace(opinion_task(), dev=())
+    last = recipe.model_copy(update={"train": train})
+    with pytest.raises(UsageError, match=r"train\.eval_every scores examples for dev, and no task"):
+        Run.build(last, [bare])
+    assert Run.build(last, [bare, replace(opinion_task(), name="other")]).tasks[0] is bare
+    assert Run.build(last, [bare], is_begun=True).tasks == [bare]
+
+
 def test_test_rows_do_not_change_what_a_task_learns(published: Published) -> None:
     """The step is chosen on dev: other test rows give the very same artefact and dev score."""
     teacher, bank = Teacher.open(published.folder / "backbone"), published.artefact("bank")
