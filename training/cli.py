@@ -103,9 +103,13 @@ def resume(folder: Path, **cluster: Any) -> None:
 
     Example: patchbay train resume runs/bytes
     """
+    from training import checkpoint
     from training.run import read_recipe
 
-    _train(read_recipe(folder), folder, **cluster)
+    recipe = read_recipe(folder)
+    if checkpoint.latest_step(folder) == recipe.train.steps and _is_first():
+        click.echo(f"the run is complete: step {recipe.train.steps} was its last", err=True)
+    _train(recipe, folder, **cluster)
 
 
 @train.command("ls")
@@ -233,9 +237,14 @@ def _tell_saved(folder: Path) -> None:
     from training import checkpoint
 
     step = checkpoint.latest_step(folder)
-    if step is not None and os.environ.get("RANK", "0") == "0":
+    if step is not None and _is_first():
         hint = f"saved at step {step}; go on with `patchbay train resume {folder}`"
         click.echo(hint, err=True)
+
+
+def _is_first() -> bool:
+    """Whether this is the first of the processes that a launcher started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _train_here(recipe: Recipe, folder: Path, start: str | None, location: str) -> Outcome | None:

@@ -35,6 +35,7 @@ from training.workers import Workers
 
 RECIPE_FILE = "recipe.json"
 ENVIRONMENT_FILE = "environment.json"
+OUTCOME_FILE = "outcome.json"
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -234,7 +235,8 @@ class Run:
     ) -> Outcome:
         """Train in ``folder``, going on from its checkpoint if it has one.
 
-        The folder then holds the recipe, the environment, log.jsonl, checkpoint and outcome.
+        The folder then holds the recipe, the environment, log.jsonl, checkpoint and outcome. Where
+        no step is left, the outcome is the one that it holds.
         Several workers call this together; rank 0 writes the folder, which all of them see.
         """
         train = self.recipe.train
@@ -278,6 +280,9 @@ class Run:
             workers=workers,
             is_asked_to_stop=is_asked_to_stop,
         )
+        kept = folder / OUTCOME_FILE
+        if outcome.loss is None and kept.is_file():
+            return Outcome(**json.loads(kept.read_text(encoding="utf-8")))
         if workers.is_main:
-            (folder / "outcome.json").write_text(json.dumps(outcome.__dict__) + "\n")
+            kept.write_text(json.dumps(outcome.__dict__) + "\n")
         return outcome

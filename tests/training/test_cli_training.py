@@ -70,7 +70,10 @@ def test_run_ls_resume_and_publish(tmp_path: Path, recipe_file: Path) -> None:
     assert listed["runs"] == [{"run": str(folder), "recipe": "tiny", "step": 2, "steps": 2}]
     assert "bytes-small" in listed["recipes"]
     assert "step 2/2" in invoke(train, "ls", "--runs", tmp_path / "runs")
-    assert json.loads(invoke(train, "resume", folder))["loss"] is None
+    resumed = CliRunner().invoke(train, ["resume", str(folder)])
+    assert (json.loads(resumed.stdout), resumed.exit_code) == (told, 0)
+    assert "the run is complete: step 2 was its last" in resumed.stderr
+    assert json.loads((folder / "outcome.json").read_text())["loss"] == told["loss"]
     with pytest.raises(ConflictError, match="already holds a run"):
         invoke(train, "run", recipe_file, "--out", folder)
     printed = invoke(publish, folder, "--tenant", "acme", "--store", store, "--form", "adapter")

@@ -65,11 +65,12 @@ def test_the_run_folder_records_recipe_seed_versions_and_data(tmp_path: Path) ->
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     recipe = tiny_recipe(steps=2)
-    Run.build(recipe).train(tmp_path)
+    first = Run.build(recipe).train(tmp_path)
     before = checkpoint.stored_weights(tmp_path)
     before = {name: tensor.clone() for name, tensor in before.items()}
-    outcome = Run.build(recipe).train(tmp_path)
-    assert outcome.loss is None
+    assert first.loss is not None
+    assert Run.build(recipe).train(tmp_path) == first
+    assert json.loads((tmp_path / "outcome.json").read_text()) == vars(first)
     after = checkpoint.stored_weights(tmp_path)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
