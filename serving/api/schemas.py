@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
+from pydantic import Field, StrictInt, field_validator, model_validator
 
 from adapters_store.formats import ImportOptions
 from adapters_store.manifest import Task, TaskSignature
+from serving.api.fields import Bias, Body, Count, Penalty, Stops, TokenId, TokenIds, Weight
 
-TokenIds = Annotated[list[StrictInt], Field(min_length=1)]
-Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
 _SIGNATURE = "ed25519:<key>:<signature> over the artefact's digest."
 
 
-class _Body(BaseModel):
-    """``str_min_length`` makes pydantic check every text, which refuses lone surrogates."""
-
-    model_config = ConfigDict(extra="forbid", str_min_length=0)
-
-
-class StreamOptions(_Body):
+class StreamOptions(Body):
     """``include_usage`` adds one last chunk with the usage of the whole request."""
 
     include_usage: bool = False
     include_obfuscation: bool = Field(default=False, description="Accepted and ignored.")
 
 
-Bias = Annotated[float, Field(ge=-100, le=100)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-TokenId = Annotated[StrictInt, Field(ge=0, lt=2**31)]
-Count = Annotated[int, Field(ge=1, lt=2**31)]
-
-
-class SamplingBody(_Body):
+class SamplingBody(Body):
     """How each output is chosen. ``temperature`` 0, the default, is greedy."""
 
     max_tokens: Count | None = Field(default=None, description="Default: the task's own limit.")
@@ -148,14 +135,14 @@ class CompletionBody(OutputsBody):
         return [texts_or_ids] if isinstance(texts_or_ids[0], int) else texts_or_ids
 
 
-class TextPart(_Body):
+class TextPart(Body):
     """A part of a message."""
 
     type: Literal["text"]
     text: str
 
 
-class Message(_Body):
+class Message(Body):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -188,14 +175,14 @@ class ChatBody(OutputsBody):
         return self
 
 
-class PredictBody(_Body):
+class PredictBody(Body):
     """Inputs of a task, each answered on its own, with sampling parameters for text tasks."""
 
     inputs: Annotated[list[str], Field(min_length=1)]
     parameters: SamplingBody = SamplingBody()
 
 
-class ImportFields(_Body):
+class ImportFields(Body):
     """What a source does not say of itself; an artefact of this product says everything.
 
     ``backbone`` is a served model name; it may be left out where one backbone is served.
@@ -240,7 +227,7 @@ class SourceBody(UploadFields):
     source: str = Field(description="file://, s3:// or hf:// address", max_length=4000)
 
 
-class RoutingBody(_Body):
+class RoutingBody(Body):
     """Register a task as a routing vector over a published bank.
 
     ``bank`` is the bank's artefact digest or a reference to it; ``weights`` are (S, H, K): the
@@ -249,14 +236,14 @@ class RoutingBody(_Body):
 
     name: str = Field(max_length=200)
     bank: str = Field(max_length=400)
-    weights: list[list[list[Annotated[float, Field(allow_inf_nan=False, ge=0)]]]]
+    weights: list[list[list[Weight]]]
     signature: TaskSignature
     aliases: list[str] = Field(default=["prod"], max_length=16)
     manifest_signature: str | None = Field(default=None, max_length=1000, description=_SIGNATURE)
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
-class AliasBody(_Body):
+class AliasBody(Body):
     """Point an alias at a version; with ``expected_version`` only if it points there now.
 
     ``expected_version`` 0 expects that the alias does not exist.
@@ -270,13 +257,13 @@ class AliasBody(_Body):
     )
 
 
-class TagBody(_Body):
+class TagBody(Body):
     """A tag's value."""
 
     value: str
 
 
-class EvaluationBody(_Body):
+class EvaluationBody(Body):
     """One measured number; ``data_digest`` is of the examples, ``num_examples`` counts them."""
 
     metric: str
@@ -288,7 +275,7 @@ class EvaluationBody(_Body):
     notes: str = ""
 
 
-class PinBody(_Body):
+class PinBody(Body):
     """Who keeps a version's content, and why."""
 
     owner: str = Field(min_length=1)

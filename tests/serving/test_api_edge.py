@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -42,6 +44,40 @@ def test_every_failure_has_the_same_envelope(
     assert body["request_id"] == "mine-1"
     assert response.headers["x-request-id"] == "mine-1"
     assert response.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/completions", {"prompt": "a", "temperature": ...}, "temperature"),
+        ("/v1/completions", {"prompt": "a", "logprobs": ...}, "logprobs"),
+        ("/v1/completions", {"prompt": "a", "logit_bias": {"3": ...}}, "logit_bias.3"),
+        ("/v1/tasks/acme/upper/predict", {"parameters": {"seed": ...}}, "parameters.seed"),
+        ("/v1/adapters", {"bank": "b", "weights": [[[...]]]}, "weights.0.0.0"),
+    ],
+)
+def test_a_boolean_is_no_number(
+    http: httpx.Client, path: str, body: dict[str, Any], param: str, value: bool
+) -> None:
+    text = json.dumps(body, default=lambda _: value)
+    needed = {
+        "/v1/completions": {"model": "acme/upper"},
+        "/v1/adapters": {"name": "acme/x", "signature": {"task": "text2text"}},
+    }
+    whole = needed.get(path, {"inputs": ["a"]}) | json.loads(text)
+    response = http.post(path, json=whole)
+    assert response.status_code == 422, response.text
+    error = response.json()["error"]
+    told = f"{param}: Input should be a number, not a boolean, found {value}"
+    assert (error["message"], error["param"]) == (told, param)
+
+
+def test_one_token_is_not_true_and_a_flag_still_is(http: httpx.Client) -> None:
+    body = {"model": "acme/upper", "prompt": "a"}
+    assert http.post("/v1/completions", json=body | {"max_tokens": True}).status_code == 422
+    answered = http.post("/v1/completions", json=body | {"max_tokens": 1, "ignore_eos": True})
+    assert answered.json()["usage"]["completion_tokens"] == 1
 
 
 def test_a_declared_body_over_the_limit_is_refused_unread(http: httpx.Client) -> None:
