@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,11 @@ class Draft:
     def stop(self) -> None:
         """Give up on the tensors that are left: the reasons so far leave nothing to say of them."""
         self.tensors.clear()
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Leave tensors out; a reason says why."""
+        for name in names:
+            self.tensors.pop(name, None)
 
     def note(self, code: str, message: str, where: str = "") -> None:
         """Add something that a person should know."""

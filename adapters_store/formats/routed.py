@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from adapters_store.families.site import Site
 from adapters_store.formats.draft import Draft
 from adapters_store.formats.inspection import Piece, PlannedArtefact, TensorRef
 from adapters_store.primitives import Part
@@ -83,6 +84,19 @@ def normalised_sigmoids(logits: torch.Tensor, offset: float) -> torch.Tensor:
     """Sigmoids over the last dimension, divided by their sum plus ``offset``."""
     sigmoids = logits.sigmoid()
     return sigmoids / (sigmoids.sum(-1, keepdim=True) + offset)
+
+
+def fits(draft: Draft, site: Site, path: str, num_heads: int) -> bool:
+    """Whether the heads divide both widths of a site; the reason is added where they do not."""
+    if site.in_features % num_heads == 0 and site.out_features % num_heads == 0:
+        return True
+    draft.reject(
+        "incompatible",
+        f"n_splits {num_heads} does not divide the widths {site.in_features} and "
+        f"{site.out_features} of {path!r}",
+        path,
+    )
+    return False
 
 
 def add(

@@ -9,7 +9,7 @@ from typing import Any
 from adapters_store.formats.convert import as_stored, transposed
 from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.mttl import A, B
-from adapters_store.formats.mttl.modules import Module, drop, group
+from adapters_store.formats.mttl.modules import Module, group
 from adapters_store.formats.mttl.settings import ExpertSettings, relevant
 from adapters_store.formats.options import read_settings
 from adapters_store.primitives.low_rank import LowRankPart
@@ -95,7 +95,7 @@ def add_update(draft: Draft, module: Module, rank: int, alpha: float, *, is_turn
     """Add one module's low-rank update, or the reasons why it has none."""
     site, names = module.site, module.names
     if len(names) != 2:
-        drop(draft, module)
+        draft.drop(names.values())
         absent = A if A not in names else B
         draft.reject("missing_tensor", f"module {module.path!r} has no {absent!r}", module.path)
         return

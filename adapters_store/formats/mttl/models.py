@@ -15,7 +15,7 @@ from adapters_store.formats import routed
 from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.inspection import TensorRef
 from adapters_store.formats.mttl.experts import read_expert
-from adapters_store.formats.mttl.modules import Module, bins_of, drop, fits, group, shared_logits
+from adapters_store.formats.mttl.modules import Module, bins_of, group, shared_logits
 from adapters_store.formats.mttl.settings import ExpertSettings, SelectorSettings
 from adapters_store.formats.options import read_settings
 from adapters_store.formats.routed import BankSite, Form, Task
@@ -113,7 +113,8 @@ def _take(
 ) -> BankSite | None:
     """One module's bank: stacked by mttl already, or to be stacked from its experts."""
     site, heads, skills, rank = module.site, form.num_heads, form.num_skills, form.rank
-    if not fits(draft, module, heads):
+    if not routed.fits(draft, site, module.path, heads):
+        draft.drop(module.names.values())
         return None
     path = f"{PREFIX}{module.path}.experts"
     if f"{path}.lora_a" in draft.tensors:
@@ -130,7 +131,7 @@ def _take(
             f"n_splits is {heads}, and {module.path!r} holds experts without heads",
             "n_splits",
         )
-        drop(draft, module)
+        draft.drop(module.names.values())
         return None
     if logits is None or None in a_refs or None in b_refs:
         return None

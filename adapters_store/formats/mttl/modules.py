@@ -41,8 +41,7 @@ def group(draft: Draft, prefix: str, ending: re.Pattern[str]) -> list[Module]:
         site = draft.lookup.site(path)
         if site is None or site.name in seen:
             problem = f"and {seen[site.name]!r} are one site" if site else "is not a linear site"
-            for name in names.values():
-                draft.tensors.pop(name)
+            draft.drop(names.values())
             code = "extra_tensor" if site else "incompatible"
             where = f"of backbone {draft.backbone.name!r} ({draft.backbone.family})"
             draft.reject(code, f"module {path!r} {problem} {where}", path)
@@ -50,27 +49,6 @@ def group(draft: Draft, prefix: str, ending: re.Pattern[str]) -> list[Module]:
         seen[site.name] = draft.paths[site.name] = path
         modules.append(Module(path, site, names))
     return modules
-
-
-def fits(draft: Draft, module: Module, num_heads: int) -> bool:
-    """Whether the heads divide both widths of a site; the reason is added where they do not."""
-    site = module.site
-    if site.in_features % num_heads == 0 and site.out_features % num_heads == 0:
-        return True
-    draft.reject(
-        "incompatible",
-        f"n_splits {num_heads} does not divide the widths {site.in_features} and "
-        f"{site.out_features} of {module.path!r}",
-        module.path,
-    )
-    drop(draft, module)
-    return False
-
-
-def drop(draft: Draft, module: Module) -> None:
-    """Leave a module's tensors out; a reason says why."""
-    for name in module.names.values():
-        draft.tensors.pop(name, None)
 
 
 def shared_logits(

@@ -13,7 +13,7 @@ from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.inspection import TensorRef
 from adapters_store.formats.mttl import LOGITS, A, B
 from adapters_store.formats.mttl.experts import plan_release_lora
-from adapters_store.formats.mttl.modules import Module, bins_of, fits, group, shared_logits
+from adapters_store.formats.mttl.modules import Module, bins_of, group, shared_logits
 from adapters_store.formats.mttl.settings import ReleaseSettings
 from adapters_store.formats.routed import BankSite, Form, Gate
 
@@ -100,9 +100,10 @@ def _take(
     draft: Draft, form: Form, module: Module, logits: TensorRef | None, is_learnt: bool
 ) -> BankSite | None:
     heads, skills, rank = form.num_heads, form.num_skills, form.rank
-    if not fits(draft, module, heads):
-        return None
     site, path = module.site, f"{PREFIX}{module.path}"
+    if not routed.fits(draft, site, module.path, heads):
+        draft.drop(module.names.values())
+        return None
     a = draft.take(f"{path}{A}", (heads, skills, site.in_features // heads, rank))
     b = draft.take(f"{path}{B}", (heads, skills, rank, site.out_features // heads))
     if a is None or b is None or (logits is None and is_learnt):

@@ -12,7 +12,7 @@ from adapters_store.formats.convert import transposed
 from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.peft import biases, saved
 from adapters_store.formats.peft.biases import B_BIAS, BASE_BIAS
-from adapters_store.formats.peft.modules import Module, drop, group, sites
+from adapters_store.formats.peft.modules import Module, group, sites
 from adapters_store.formats.peft.patterns import Meter, Pattern
 from adapters_store.formats.peft.settings import FactorSettings, LoraSettings
 from adapters_store.formats.peft.targets import report_targets
@@ -55,7 +55,7 @@ def plan(draft: Draft, settings: LoraSettings) -> None:
 def _add(draft: Draft, settings: LoraSettings, scales: Scales, module: Module, site: Site) -> None:
     path, names = module.path, module.names
     if not {A, B} <= set(names):
-        drop(draft, module)
+        draft.drop(module.names.values())
         absent = ", ".join(repr(f"{path}{end}") for end in (A, B) if end not in names)
         draft.reject("missing_tensor", f"module {path!r} has no {absent}", path)
         return
@@ -65,7 +65,7 @@ def _add(draft: Draft, settings: LoraSettings, scales: Scales, module: Module, s
     b = draft.take(names[B], (site.out_features, rank))
     scale = scales.of(path, rank)
     if scale is None:
-        return drop(draft, module)
+        return draft.drop(module.names.values())
     if a is not None and b is not None:
         stem = f"{site.name}/low_rank"
         draft.add(

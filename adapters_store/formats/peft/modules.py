@@ -95,12 +95,6 @@ def sites(
             yield module, site
 
 
-def drop(draft: Draft, module: Module) -> None:
-    """Leave a module's tensors out; a reason says why."""
-    for name in module.names.values():
-        draft.tensors.pop(name, None)
-
-
 def _refuse(draft: Draft, module: Module, code: str, problem: str) -> None:
-    drop(draft, module)
+    draft.drop(module.names.values())
     draft.reject(code, f"module {module.path!r} {problem}", module.path)

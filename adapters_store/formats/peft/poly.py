@@ -7,7 +7,7 @@ from adapters_store.formats import routed
 from adapters_store.formats.convert import as_stored
 from adapters_store.formats.draft import Draft, piece
 from adapters_store.formats.peft import saved
-from adapters_store.formats.peft.modules import Module, drop, group, sites
+from adapters_store.formats.peft.modules import Module, group, sites
 from adapters_store.formats.peft.settings import PolySettings
 from adapters_store.formats.peft.targets import report_targets
 from adapters_store.formats.routed import BankSite, Form
@@ -30,14 +30,8 @@ def plan(draft: Draft, settings: PolySettings) -> None:
 
 def _take(draft: Draft, settings: PolySettings, module: Module, site: Site) -> BankSite | None:
     heads, skills, rank = settings.n_splits, settings.n_skills, settings.r
-    if site.in_features % heads or site.out_features % heads:
-        draft.reject(
-            "incompatible",
-            f"n_splits {heads} does not divide the widths {site.in_features} and "
-            f"{site.out_features} of {module.path!r}",
-            module.path,
-        )
-        drop(draft, module)
+    if not routed.fits(draft, site, module.path, heads):
+        draft.drop(module.names.values())
         return None
     a = draft.take(module.name(A), (heads, skills, site.in_features // heads, rank))
     b = draft.take(module.name(B), (heads, skills, rank, site.out_features // heads))
