@@ -26,7 +26,6 @@ class Classification:
         tokenizer: Any,
         max_input_tokens: int = 128,
         max_output_tokens: int = 0,
-        num_labels: Sequence[int] = (),
         labels: Sequence[Sequence[str]] = (),
     ) -> None:
         self.tokenizer = tokenizer

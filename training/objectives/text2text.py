@@ -29,7 +29,6 @@ class Text2Text:
         tokenizer: Any,
         max_input_tokens: int = 128,
         max_output_tokens: int = 64,
-        num_labels: Sequence[int] = (),
         labels: Sequence[Sequence[str]] = (),
     ) -> None:
         self.tokenizer = tokenizer

@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse
 
 from adapters_store.errors import NotFoundError, UsageError
 from adapters_store.manifest import Manifest
-from adapters_store.names import parse_name
 from adapters_store.records import Version
 from serving.api.completion import usage
 from serving.api.dependencies import Caller, ServiceOf, resolve_for
@@ -91,7 +90,7 @@ async def predict(
     predictions: list[Prediction] = await while_connected(request, run_all(calls))
     answer: dict[str, Any] = {
         "object": "prediction",
-        "task": parse_name(f"{target.version.full_name}").full_name if target.version else "",
+        "task": target.version.full_name if target.version else "",
         "version": target.resolved,
         "type": signature.task,
         "outputs": [one.output for one in predictions],
