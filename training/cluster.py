@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters_store.errors import PatchbayError, TrainingError
-from training import checkpoint
+from training import checkpoint, log
 from training.interrupt import deferred_interrupt
 from training.local_ray import connected
 from training.loop import Outcome, Report
@@ -74,7 +74,7 @@ def train_on_ray(
         os.environ.setdefault(key, value)
     with connected(cluster.address, cluster.num_workers, has_gpus=cluster.has_gpus):
         fitting = ThreadPoolExecutor(1).submit(_fit, recipe, folder, cluster)
-        records = _Tail(folder / "log.jsonl", checkpoint.latest_step(folder) or 0)
+        records = _Tail(folder / log.LOG_FILE, checkpoint.latest_step(folder) or 0)
         try:
             with deferred_interrupt() as interrupt:
                 while not fitting.done():

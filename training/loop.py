@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from adapters_store.errors import PatchbayError, TrainingError, UsageError
-from training import checkpoint
+from training import checkpoint, log
 from training.interrupt import deferred_interrupt
 from training.model import AdaptedModel
 from training.objectives.base import Objective
@@ -79,7 +78,7 @@ class Trainer:
                 self.done = checkpoint.resume(folder, *self._state())
         workers.align(list(checkpoint.kept(model).values()), self.done)
         if folder and workers.is_main:
-            _trim_log(folder, self.done)
+            log.trim(folder, self.done)
 
     def step(self, is_stopping: bool = False) -> Update:
         """One update over the step's batch, of which each worker computes its share.
@@ -208,7 +207,8 @@ def fit(
                         record |= {"step": done, **measure(done)}
                     model.train()
             if record and workers.is_main:
-                _log(folder, record)
+                if folder:
+                    log.add(folder, record)
                 if report:
                     report(record)
             if update.is_last or done % train.save_every == 0 or done == train.steps:
@@ -219,19 +219,3 @@ def fit(
             raise KeyboardInterrupt
     model.eval()
     return Outcome(train.steps, time.monotonic() - began, loss)
-
-
-def _log(folder: Path | None, record: dict[str, Any]) -> None:
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-
-
-def _trim_log(folder: Path, done: int) -> None:
-    """Drop the records of steps after the checkpoint: they are about to be made again."""
-    path = folder / "log.jsonl"
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
-        path.write_text("".join(kept), encoding="utf-8")

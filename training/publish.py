@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from adapters_store.ledger.ancestry import LINEAGE_KEY
 from adapters_store.names import check_name
 from adapters_store.records import Version
 from adapters_store.store import Store
-from training import checkpoint
+from training import checkpoint, log
 from training.compile import bank_sites, compile_bank, compile_task, signature
 from training.export import BACKBONE_FOLDER, export_backbone
 from training.methods.ia3 import Ia3Site
@@ -138,9 +137,6 @@ def _all_tasks(run: Run) -> Task:
 
 def _scores(folder: Path, step: int) -> dict[str, float]:
     """Every task's score on dev when it was last measured, up to the step that is kept."""
-    log = folder / "log.jsonl"
-    if not log.exists():
-        return {}
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    records = log.records(folder)
     found = [r["dev_tasks"] for r in records if "dev_tasks" in r and r["step"] <= step]
     return dict(found[-1]) if found else {}

@@ -11,6 +11,7 @@ import pytest
 from training_kit import SUITE_NAMES, tiny_recipe
 
 from adapters_store.errors import NotFoundError
+from training import log
 from training.recipe import TasksSection
 from training.report.page import write_report
 from training.report.pictures import bars, lines
@@ -149,3 +150,12 @@ def test_a_run_of_one_task_and_one_skill_without_log_has_a_page(tmp_path: Path) 
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "Learning" not in text
     assert f"{run.tasks[0].name}, 0: 1.000" in text
+
+
+def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    Run.build(tiny_recipe(steps=2, eval_every=1)).train(tmp_path)
+    whole = write_report(tmp_path).read_text(encoding="utf-8")
+    with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 3, "lo')
+    assert write_report(tmp_path).read_text(encoding="utf-8") == whole
+    assert [record["step"] for record in log.records(tmp_path)] == [1, 2]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adapters_store.errors import NotFoundError
-from training import checkpoint
+from training import checkpoint, log
 from training.report import pictures, routing
 from training.report.html import cut, table
 from training.report.routing import MAX_TASKS
@@ -45,7 +45,7 @@ def write_report(folder: Path, target: Path | None = None) -> Path:
 
 def page(folder: Path) -> str:
     """The page as text."""
-    recipe, records = read_recipe(folder), _records(folder)
+    recipe, records = read_recipe(folder), log.records(folder)
     sections = [
         ("Run", table(_about(folder, recipe.model_dump(mode="json")))),
         ("Learning", _curves(records)),
@@ -61,13 +61,6 @@ def page(folder: Path) -> str:
         f"</title><style>{_STYLE}</style></head><body><h1>{escape(recipe.name)}</h1>{body}"
         "</body></html>\n"
     )
-
-
-def _records(folder: Path) -> list[dict[str, Any]]:
-    log = folder / "log.jsonl"
-    if not log.exists():
-        return []
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def _about(folder: Path, recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
