@@ -237,13 +237,12 @@ class BankTable:
         if row in self.rows:
             self._weights[self.rows.index(row)] = self._weights[-1]
             self._weights.pop()
+            self._by_site = None
         self._order.leave(row, last)
-        self._by_site = None
 
     def touch(self) -> None:
         """Note that the batch changed around the table's rows."""
         self._order.touch()
-        self._by_site = None
 
     def apply(self, index: int, x_RD: Tensor, y_RE: Tensor) -> None:
         """Add the rows' mixtures at packed site ``index`` to ``y_RE`` in place."""
@@ -262,6 +261,8 @@ class BankTable:
                 rows.add(y_RME[:, member], delta_nmE[:, position])
 
     def _refresh(self, dtype: torch.dtype) -> dict[int, list[tuple[BankSite, Tensor]]]:
+        if not self._weights:
+            return {}
         weights_nSHK = torch.stack(self._weights).to(dtype)
         return {
             index: [(s, weights_nSHK[:, list(s.order)]) for s in group]

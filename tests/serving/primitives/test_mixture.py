@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adapters_store.errors import InvalidArtefactError
@@ -108,6 +108,7 @@ def test_composed_and_shared_bank_equal_the_formula(case):
     assert torch.allclose(shared.flatten(1), expected, atol=1e-3, rtol=1e-4)
 
 
+@example(case=_case(1, 1, (1, 1, 1), (0,), 5, 0), leaves=[0, 0, 0, 2, 2])
 @given(case=cases, leaves=st.lists(st.integers(0, 6), max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_a_bank_table_equals_the_formula_beside_bare_rows(case, leaves):
