@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -111,6 +112,12 @@ class Runs:
         return self._entries
 
 
+@lru_cache(maxsize=64)
+def _picked(rows: tuple[int, ...], device: torch.device) -> Picked:
+    """The rows as an index, one for all tables that hold the same: a plan has hundreds."""
+    return Picked(torch.tensor(rows, device=device))
+
+
 class RowOrder:
     """The batch rows that a table holds: entry ``i`` belongs to batch row ``rows[i]``."""
 
@@ -150,8 +157,7 @@ class RowOrder:
         """The table's rows in a batch of ``num_rows``, built once per batch composition."""
         if self._cached is None:
             is_whole = self.rows == list(range(num_rows))
-            index = torch.tensor(self.rows, device=self._device)
-            self._cached = Whole() if is_whole else Picked(index)
+            self._cached = Whole() if is_whole else _picked(tuple(self.rows), self._device)
         return self._cached
 
 
