@@ -102,11 +102,11 @@ class Slab:
 
     def resize(self, capacity: int) -> None:
         """Make room for that many rows, at least those that are there, and for no more."""
+        self._views, self._viewed = [], (-1, -1)
         for i, old in enumerate(self._layers):
             grown = old.new_zeros(capacity, self.num_positions, self._shape.width)
             grown[: len(self.rows)] = old[: len(self.rows)]
             self._layers[i] = grown
-        self._viewed = (-1, -1)
 
     def write(self, layer: int, places: Tensor, kv_TW: Tensor) -> None:
         """Store keys and values at flat places (T,) int64, each ``row * P + position``."""
