@@ -132,8 +132,7 @@ class Generation:
         events: list[Event] = []
         whole: list[Reading] = []
         for reading in self._reader.step(max_tokens):
-            assert reading.hidden is not None
-            if not bool(reading.hidden.isfinite().all()):
+            if not reading.is_finite:
                 events.append(self._fail(reading.row))
             elif not reading.num_left:
                 whole.append(reading)

@@ -34,8 +34,8 @@ from serving.primitives.prefix import Front
 class Reading:
     """An input on its way in: ``kv`` (all positions, W) by layer, of which ``num_read`` are there.
 
-    ``hidden`` (1, D) is the last state of the latest part, not finite where one of its states is
-    not. ``reserved_bytes`` are kept for the row's place in the decode batch.
+    ``hidden`` (1, D) is the last state of the latest part, ``is_finite`` whether all its states
+    are. ``reserved_bytes`` are kept for the row's place in the decode batch.
     """
 
     row: Row
@@ -44,6 +44,7 @@ class Reading:
     reserved_bytes: int
     num_read: int = 0
     hidden: Tensor | None = None
+    is_finite: bool = True
 
     @property
     def num_left(self) -> int:
@@ -140,9 +141,9 @@ class PartReader:
         )
         for part, length in zip(parts, lengths, strict=True):
             own = hidden_TD[part.first : part.first + length]
-            is_finite = bool(own.sum(dtype=torch.float32).isfinite())
             part.reading.num_read = part.stop
-            part.reading.hidden = own[-1:] if is_finite else torch.full_like(own[-1:], torch.nan)
+            part.reading.hidden = own[-1:]
+            part.reading.is_finite = bool(own.sum(dtype=torch.float32).isfinite())
         return [part.reading for part in parts]
 
     def _parts(self, max_tokens: int) -> Iterable[_Part]:
