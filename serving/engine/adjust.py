@@ -31,8 +31,6 @@ def adjust(logits_RV: Tensor, rows: Sequence[Row]) -> None:
     Repetition as in Keskar et al. 2019 (CTRL) and transformers, frequency and presence as in
     OpenAI's API; the order is vLLM's.
     """
-    if not any(is_adjusted(row) for row in rows):
-        return
     V = logits_RV.shape[1]
     flat_N = logits_RV.view(-1)
     _add_bias(flat_N, V, rows)

@@ -22,6 +22,7 @@ from serving.engine.plan import DecodePlan
 from serving.engine.prefill import Encoded, plan_of, positions_of
 from serving.engine.row import Row
 from serving.engine.transformer.attention import slab_attention
+from serving.engine.transformer.sight import length_mask
 from serving.engine.transformer.stack import Stack
 from serving.engine.weights import Weights
 
@@ -220,10 +221,7 @@ class DecodeBatch:
             if group.fronts is not None:
                 group.masks = group.fronts.cross_masks(lengths, group.length, self._dtype)
                 continue
-            keys = torch.arange(group.length, device=self._device)
-            is_beyond = keys >= lengths.unsqueeze(1)
-            mask = torch.zeros(is_beyond.shape, dtype=self._dtype, device=self._device)
-            mask = mask.masked_fill_(is_beyond, float("-inf"))[:, None, None, :]
+            mask = length_mask(lengths, group.length, self._dtype)
             group.masks = [mask] * self._stack.record.num_layers
         return groups
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from serving.engine.offsets import Offsets
-from serving.engine.transformer.sight import Sight
+from serving.engine.transformer.sight import Sight, length_mask
 from serving.primitives.prefix import Front
 
 
@@ -64,9 +64,7 @@ class Fronts:
     def cross_masks(self, lengths_n: Tensor, length: int, dtype: torch.dtype) -> list[Tensor]:
         """The cross-attention mask of every layer; rows have that many keys of their own."""
         keys = torch.arange(length, device=lengths_n.device)
-        is_beyond = keys >= (lengths_n + self.num_front).unsqueeze(1)
-        mask = torch.zeros(is_beyond.shape, dtype=dtype, device=keys.device)
-        mask = mask.masked_fill_(is_beyond, float("-inf"))[:, None, None, :]
+        mask = length_mask(lengths_n + self.num_front, length, dtype)
         made = [self._hide(mask, pattern, keys) for pattern in range(len(self._hidden))]
         return [made[pattern] for pattern in self._by_layer]
 

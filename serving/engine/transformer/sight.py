@@ -58,6 +58,14 @@ class Sight:
         return mask.masked_fill(is_hidden.unsqueeze(-3), float("-inf"))
 
 
+def length_mask(lengths_n: Tensor, num_keys: int, dtype: torch.dtype) -> Tensor:
+    """What is added to scores of rows that see their first ``lengths_n`` keys: (n, 1, 1, K)."""
+    keys = torch.arange(num_keys, device=lengths_n.device)
+    is_beyond = keys >= lengths_n.unsqueeze(1)
+    mask = torch.zeros(is_beyond.shape, dtype=dtype, device=keys.device)
+    return mask.masked_fill_(is_beyond, float("-inf"))[:, None, None, :]
+
+
 def sights(record: Stack, biases: Sequence[RelativeBiasTable]) -> tuple[Sight, ...]:
     """The sight of every layer; ``biases`` has one table a layer, or none."""
     found: dict[tuple[int | None, int], Sight] = {}
