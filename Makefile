@@ -13,7 +13,7 @@ demo: env
 	$(BIN)/patchbay demo $(if $(DEMO_EXIT),--exit)
 
 test: env-dev check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-full: env-dev check
 	$(BIN)/python -m pytest

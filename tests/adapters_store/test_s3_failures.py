@@ -172,7 +172,11 @@ def test_an_upload_that_keeps_breaking_leaves_no_object(s3_bucket):
         sound.get(digest_of(DATA))
 
 
-@pytest.mark.parametrize("bad", [DATA[:-1], DATA[:-1] + b"\0\1", b"", DATA[:100]])
+@pytest.mark.parametrize(
+    "bad",
+    [DATA[:-1], DATA[:-1] + b"\0\1", b"", DATA[:100]],
+    ids=["a-byte-short", "a-byte-long", "empty", "its-beginning"],
+)
 def test_an_object_altered_behind_our_back_is_refused(s3_bucket, bad):
     blobs = opened(s3_bucket)
     digest = blobs.put(DATA)
