@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, get_args
 
 import torch
 from generation_kit import save_generator
-from reference_kit import artefact_of, backbone_of, model_of, routing_of
+from reference_kit import artefact_of, backbone_of, model_of, routing_of, routing_over
 
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
@@ -33,7 +34,7 @@ from adapters_store.primitives.scale import ScalePart
 from benchmarks.drive import Outcome
 from benchmarks.synthetic import MemoryLoader
 from serving.engine import Engine, EngineConfig, Request, Sampling, Token, Weights, load_weights
-from training.reference import Adapted, applied
+from training.reference import applied
 
 NUM_TOKENS = 6
 NUM_TOP = 5
@@ -321,9 +322,38 @@ class World:
             for length in LENGTHS
         ]
 
+    def newer(self, kind: str) -> str:
+        """The name of an artefact with the parts of ``kind`` and other numbers, made once."""
+        name = f"{kind}, newer"
+        if name not in self.artefacts:
+            old = self.artefacts[kind]
+            if kind == "routing":
+                self.artefacts[name] = routing_over(self.backbone, self.bank, seed=77)
+            else:
+                parts = old.manifest.parts
+                self.artefacts[name] = artefact_of(self.backbone, parts, seed=len(self.artefacts))
+            self.loader.add(self.artefacts[name])
+        return name
+
+    def has_head(self, kind: str | None) -> bool:
+        """True where the artefact of that kind answers by a head of its own."""
+        parts = () if kind is None else self.artefacts[kind].manifest.parts
+        return any(part.primitive == "head" for part in parts)
+
+    @contextmanager
+    def adapted(self, kind: str | None) -> Iterator[Any]:
+        """The reference's model for the artefact of that kind; None is the bare model."""
+        if kind is None:
+            yield self.model
+            return
+        artefact = self.artefacts[kind]
+        bank = self.bank if artefact.manifest.kind == "routing" else None
+        with applied(self.model, self.backbone, artefact, bank) as adapted:
+            yield adapted
+
     def request(self, name: str, kind: str | None, ids: tuple[int, ...]) -> Request:
         digest = None if kind is None else self.artefacts[kind].digest
-        if kind in HEADS:
+        if self.has_head(kind):
             return Request(name, "classify", digest, ids)
         if not self.can_generate:
             return Request(name, "embed", digest, ids)
@@ -334,25 +364,18 @@ class World:
         """What the reference answers for the artefact of that kind; None is the bare model."""
         key = (kind, ids)
         if key not in self._answers:
-            bank = self.bank if kind == "routing" else None
-            if kind is None:
-                self._answers[key] = self._answer(ids)
-            else:
-                with applied(self.model, self.backbone, self.artefacts[kind], bank) as adapted:
-                    self._answers[key] = self._answer(ids, adapted, has_head=kind in HEADS)
+            with self.adapted(kind) as adapted:
+                self._answers[key] = self._answer(ids, adapted, has_head=self.has_head(kind))
         return self._answers[key]
 
     @torch.no_grad()
-    def _answer(
-        self, ids: tuple[int, ...], adapted: Adapted | None = None, *, has_head: bool = False
-    ) -> Answer:
+    def _answer(self, ids: tuple[int, ...], adapted: Any, *, has_head: bool) -> Answer:
         input_ids = torch.tensor([ids])
         mask = torch.ones_like(input_ids)
         if has_head or not self.can_generate:
             reader = self.model.get_encoder() if self.is_encoder_decoder else self.model.base_model
             hidden = reader(input_ids=input_ids, attention_mask=mask).last_hidden_state
             if has_head:
-                assert adapted is not None
                 return Answer(scores=adapted.head(hidden, mask)[0])
             mean = hidden[0, -len(ids) :].mean(0)
             return Answer(vector=torch.nn.functional.normalize(mean, dim=0))

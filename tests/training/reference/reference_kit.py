@@ -110,9 +110,23 @@ def routing_of(
         parts=parts,
         tensors={s.name: torch.randn(s.shape, generator=generator) / 3 for s in specs},
     )
-    part = RoutingPart(sites=tuple(backbone.sites), num_skills=num_skills, num_heads=num_heads)
     weights = torch.rand(len(parts), num_heads, num_skills, generator=generator)
-    routing = build_artefact(
+    return bank, _routing(backbone, bank, weights)
+
+
+def routing_over(backbone: Backbone, bank: Artefact, *, seed: int) -> Artefact:
+    """Another random task over a bank of :func:`routing_of`."""
+    first = bank.manifest.bank_parts[0]
+    shape = (len(bank.manifest.bank_parts), first.num_heads, first.num_skills)
+    return _routing(
+        backbone, bank, torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    )
+
+
+def _routing(backbone: Backbone, bank: Artefact, weights: torch.Tensor) -> Artefact:
+    _, num_heads, num_skills = weights.shape
+    part = RoutingPart(sites=tuple(backbone.sites), num_skills=num_skills, num_heads=num_heads)
+    return build_artefact(
         kind="routing",
         backbone=backbone,
         parts=[part],
@@ -120,4 +134,3 @@ def routing_of(
         signature=signature_of(backbone, [part]),
         bank=bank.digest,
     )
-    return bank, routing
