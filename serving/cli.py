@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from adapters_store.errors import PatchbayError
+from adapters_store.errors import PatchbayError, UsageError
 
 EXIT_INTERRUPTED = 130
 
@@ -29,12 +29,14 @@ EXIT_INTERRUPTED = 130
     help="Backbone folder, or NAME=FOLDER. Repeatable. Default: the bundled backbone.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="For --backbone.")
+@click.option("--device", metavar="NAME", help="For --backbone: auto, cpu, cuda or cuda:N.")
 @click.option("--proxy", type=click.Choice(["python", "haproxy"]), help="Ray Serve's proxy.")
 @click.option("--check", is_flag=True, help="Print the effective configuration and stop.")
 def serve(
     file: Path | None,
     folders: tuple[Path, ...],
     dtype: str | None,
+    device: str | None,
     check: bool,
     **flags: Any,
 ) -> None:
@@ -43,7 +45,8 @@ def serve(
     Example: patchbay serve --store ~/.patchbay --port 8000
     """
     try:
-        code = _serve(file, folders, dtype, check, flags)
+        chosen = {"dtype": dtype, "device": device}
+        code = _serve(file, folders, {k: v for k, v in chosen.items() if v}, check, flags)
     except PatchbayError as error:
         click.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
         code = error.exit_code
@@ -53,15 +56,17 @@ def serve(
 def _serve(
     file: Path | None,
     folders: tuple[Path, ...],
-    dtype: str | None,
+    chosen: dict[str, str],
     check: bool,
     flags: dict[str, Any],
 ) -> int:
     from serving.config import load_config
     from serving.tenancy import hash_key, new_key
 
+    if chosen and not folders:
+        raise UsageError(f"--{' and --'.join(chosen)} given without --backbone; name one")
     if folders:
-        flags["backbones"] = [_backbone(text, dtype) for text in folders]
+        flags["backbones"] = [{**_backbone(text), **chosen} for text in folders]
     config = load_config(file, flags=flags)
     if check:
         click.echo(json.dumps(config.model_dump(mode="json"), indent=2))
@@ -97,10 +102,10 @@ def _serve(
     return EXIT_INTERRUPTED if signal.SIGINT in received else 0
 
 
-def _backbone(text: Path, dtype: str | None) -> dict[str, str]:
+def _backbone(text: Path) -> dict[str, str]:
     from adapters_store.backbone import default_name
 
     name, equals, folder = str(text).partition("=")
     if not equals:
         name, folder = default_name(text), str(text)
-    return {"name": name, "folder": folder, **({"dtype": dtype} if dtype else {})}
+    return {"name": name, "folder": folder}

@@ -23,6 +23,7 @@ from adapters_store.errors import UsageError
 from adapters_store.formats.sources import source_root
 from adapters_store.location import location_path
 from adapters_store.signing import Trust
+from serving.device import DEVICE_PATTERN
 
 BUNDLED_NAME = "bytes-small"
 DEFAULT_STORE = "~/.patchbay"
@@ -41,15 +42,20 @@ class _Section(BaseModel):
 
 
 class BackboneConfig(_Section):
-    """One served backbone: ``name`` is its model name, ``folder`` a Hugging Face folder."""
+    """One served backbone: ``name`` is its model name, ``folder`` a Hugging Face folder.
+
+    ``device`` is that of its engine core: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     folder: Path
     dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = Field(default="auto", pattern=rf"^({DEVICE_PATTERN})$")
 
 
 class EngineSection(_Section):
-    """Limits of each engine core; the fields of ``serving.engine.EngineConfig`` but the dtype.
+    """Limits of each engine core; those fields of ``serving.engine.EngineConfig`` that a
+    backbone does not set.
 
     ``num_threads`` is torch's thread count in the core's process.
     """

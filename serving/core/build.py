@@ -34,7 +34,8 @@ def build_core(spec: CoreSpec, backbone: Backbone) -> Iterator[Core]:
 
     Leases are given back then.
     """
-    config = EngineConfig(dtype=spec.backbone.dtype, **spec.engine.model_dump())
+    chosen = spec.backbone
+    config = EngineConfig(dtype=chosen.dtype, device=chosen.device, **spec.engine.model_dump())
     with Store.open(spec.store) as store:
         loader = StoreLoader(store)
         engine = Engine(backbone, loader, config)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from serving.engine.row import Row
+from serving.upload import upload
 
 _NEVER = float("-inf")
 
@@ -45,7 +46,7 @@ def adjust(logits_RV: Tensor, rows: Sequence[Row]) -> None:
         for end in row.ends
     ]
     if ends:
-        flat_N.index_fill_(0, torch.tensor(ends, device=flat_N.device), _NEVER)
+        flat_N.index_fill_(0, upload(ends, flat_N.device), _NEVER)
 
 
 def _add_bias(flat_N: Tensor, V: int, rows: Sequence[Row]) -> None:
@@ -53,8 +54,8 @@ def _add_bias(flat_N: Tensor, V: int, rows: Sequence[Row]) -> None:
     places = [i * V + token for i, bias in biased for token, _ in bias]
     if places:
         values = [value for _, bias in biased for _, value in bias]
-        at = torch.tensor(places, device=flat_N.device)
-        flat_N.index_add_(0, at, torch.tensor(values, device=flat_N.device))
+        at = upload(places, flat_N.device)
+        flat_N.index_add_(0, at, upload(values, flat_N.device, flat_N.dtype))
 
 
 def _penalise(flat_N: Tensor, V: int, rows: Sequence[Row]) -> None:
@@ -73,12 +74,13 @@ def _penalise(flat_N: Tensor, V: int, rows: Sequence[Row]) -> None:
     if not lengths:
         return
     device = flat_N.device
-    per_row = torch.tensor(lengths)
-    first_N = torch.tensor(firsts).repeat_interleave(per_row)
+    host = torch.device("cpu")
+    per_row = torch.tensor(lengths, device=host)
+    first_N = torch.tensor(firsts, device=host).repeat_interleave(per_row)
     places_N = (torch.frombuffer(tokens, dtype=torch.int64) + first_N).to(device)
     counts_N = torch.frombuffer(counts, dtype=torch.float32).to(device)
-    settings = torch.tensor([repetitions, frequencies, presences]).repeat_interleave(per_row, 1)
-    repetition_N, frequency_N, presence_N = settings.to(device)
+    settings = torch.tensor([repetitions, frequencies, presences], device=host)
+    repetition_N, frequency_N, presence_N = settings.repeat_interleave(per_row, 1).to(device)
     values_N = flat_N[places_N]
     values_N = torch.where(values_N < 0, values_N * repetition_N, values_N / repetition_N)
     values_N -= frequency_N * counts_N + presence_N * (counts_N > 0)
@@ -86,7 +88,7 @@ def _penalise(flat_N: Tensor, V: int, rows: Sequence[Row]) -> None:
 
 
 def _keep_only(logits_V: Tensor, allowed: Sequence[int]) -> None:
-    at = torch.tensor(allowed, device=logits_V.device)
+    at = upload(allowed, logits_V.device)
     kept = logits_V[at]
     logits_V.fill_(_NEVER)
     logits_V[at] = kept

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, islice
+from math import isfinite
 
+import torch
 from torch.nn.functional import normalize
 
 from adapters_store.errors import IncompatibleError, NotFiniteError
@@ -47,10 +49,13 @@ def _scored(encoded: Encoded, states: States) -> list[Event]:
         else:
             indices.append(i)
             heads.append(head)
-    for i, scores in zip(indices, score(states, indices, heads), strict=True):
+    if not heads:
+        return events
+    flat = iter(torch.cat(score(states, indices, heads)).tolist())
+    for i, head in zip(indices, heads, strict=True):
         row = encoded.rows[i]
-        values = scores.tolist()
-        if scores.isfinite().all():
+        values = list(islice(flat, head.num_labels))
+        if all(map(isfinite, values)):
             events.append(Scored(row.request.id, values, row.num_input))
         else:
             events.append(not_finite(row.request, "scores"))
@@ -61,11 +66,12 @@ def _embedded(encoded: Encoded, states: States) -> list[Event]:
     events: list[Event] = []
     if all(row.request.kind != "embed" for row in encoded.rows):
         return events
-    for row, vector in zip(encoded.rows, normalize(states.mean, dim=1), strict=True):
+    vectors: list[list[float]] = normalize(states.mean, dim=1).tolist()
+    for row, vector in zip(encoded.rows, vectors, strict=True):
         if row.request.kind != "embed":
             continue
-        if vector.isfinite().all():
-            events.append(Embedded(row.request.id, vector.tolist(), row.num_input))
+        if all(map(isfinite, vector)):
+            events.append(Embedded(row.request.id, vector, row.num_input))
         else:
             events.append(not_finite(row.request, "hidden states"))
     return events

@@ -25,6 +25,7 @@ from serving.engine.transformer.attention import slab_attention
 from serving.engine.transformer.sight import length_mask
 from serving.engine.transformer.stack import Stack
 from serving.engine.weights import Weights
+from serving.upload import upload
 
 _PREFILL_ROLES = ("cross.k", "cross.v")
 
@@ -174,10 +175,10 @@ class DecodeBatch:
         """Decode one token of every row: logits (R, vocab), contiguous."""
         for row in self.rows:
             self._self.fit(row, row.position + 1, _num_cached)
-        indices = torch.tensor([row.position for row in self.rows], device=self._device)
+        indices = upload([row.position for row in self.rows], self._device)
         offsets = [row.place().writer for row in self.rows]
         table, rotary = positions_of(offsets, indices)
-        ids = torch.tensor([row.token for row in self.rows], device=self._device)
+        ids = upload([row.token for row in self.rows], self._device)
         context = _Context(self._stack, self._self_groups(indices), self._cross_groups())
         plan = None if self._plan.is_empty else self._plan
         return self.logits(self._stack.forward(ids, table, plan, context, rotary))
@@ -217,7 +218,7 @@ class DecodeBatch:
                 continue
             rows = group.slab.rows
             group.read(max(row.num_read + row.place().cross.num_front for row in rows))
-            lengths = torch.tensor([row.num_read for row in rows], device=self._device)
+            lengths = upload([row.num_read for row in rows], self._device)
             if group.fronts is not None:
                 group.masks = group.fronts.cross_masks(lengths, group.length, self._dtype)
                 continue

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from serving.engine.adjust import adjust, is_adjusted
 from serving.engine.events import Hypothesis, Reason, Token
 from serving.engine.row import Row
 from serving.engine.sampler import describe
+from serving.upload import upload
 
 _OUT_OF_REACH = -1.0e9
 
@@ -79,7 +79,7 @@ class Beams:
 
     def _candidates(self, logprobs_kV: Tensor) -> list[_Candidate]:
         k, V = logprobs_kV.shape
-        total = logprobs_kV + logprobs_kV.new_tensor(self._scores)[:, None]
+        total = logprobs_kV + upload(self._scores, logprobs_kV.device, logprobs_kV.dtype)[:, None]
         count = min(max(2, 1 + len(self._ends)) * k, k * V)
         top = total.view(-1).topk(count)
         return [
@@ -91,7 +91,7 @@ class Beams:
         name, count = self.rows[0].request.id, self._sampling.logprobs
         if count is None:
             return [Token(name, one.token) for one in candidates]
-        parents = torch.tensor([one.parent for one in candidates], device=logprobs_kV.device)
+        parents = upload([one.parent for one in candidates], logprobs_kV.device)
         choices = describe(
             logprobs_kV.index_select(0, parents),
             [one.token for one in candidates],

@@ -38,12 +38,13 @@ def _quiet() -> Iterator[None]:
 class Checkpoint:
     """Parameters by dotted path; every one asked for must come from the folder.
 
-    A path is looked up in the base model first, then in the whole model (output matrix).
+    A path is looked up in the base model first, then in the whole model (output matrix). The
+    folder is read into host memory, and each parameter goes to ``device`` when it is asked for.
     """
 
-    def __init__(self, backbone: Backbone, dtype: torch.dtype) -> None:
+    def __init__(self, backbone: Backbone, dtype: torch.dtype, device: torch.device) -> None:
         self._folder = Path(backbone.folder)
-        self._dtype = dtype
+        self._dtype, self._device = dtype, device
         auto = _auto_class(backbone.architecture)
         self._model: nn.Module
         with _quiet():
@@ -77,7 +78,7 @@ class Checkpoint:
         name, tensor = found
         if name in self._missing:
             raise IncompatibleError(f"{self._folder} holds no parameter {path!r}")
-        return tensor.detach().to(self._dtype)
+        return tensor.detach().to(self._device, self._dtype)
 
     def _look_up(self, path: str) -> tuple[str, Tensor] | None:
         """The model's own path of the parameter, and its value whether read or not."""

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from adapters_store.errors import UsageError
+from serving.device import is_device_name
 from serving.engine.policies import POLICIES
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -19,6 +20,8 @@ FORMS = ("auto", "composed", "shared")
 class EngineConfig:
     """Limits and choices of one engine; raises :class:`UsageError` that lists every problem.
 
+    ``device``: ``auto`` (a CUDA device where there is one), ``cpu``, ``cuda`` or ``cuda:N``; one
+    that is not there is refused when the engine is made.
     ``num_threads``: torch threads of this process. ``max_rows``: rows that decode together.
     ``max_step_tokens``: input tokens read in one step. A longer input is read in parts where a
     decoder reads it, else in a step of its own. ``max_kv_bytes``: keys and values of all rows.
@@ -34,6 +37,7 @@ class EngineConfig:
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
     num_threads: int = 1
     max_rows: int = 32
     max_step_tokens: int = 2048
@@ -62,6 +66,8 @@ class EngineConfig:
             problems.append(f"prefix_cache_bytes is {self.prefix_cache_bytes}; expected at least 0")
         if self.dtype not in DTYPES:
             problems.append(f"dtype is {self.dtype!r}; known: {', '.join(DTYPES)}")
+        if not is_device_name(self.device):
+            problems.append(f"device is {self.device!r}; expected auto, cpu, cuda or cuda:N")
         if self.mixture_form not in FORMS:
             problems.append(f"mixture_form is {self.mixture_form!r}; known: {', '.join(FORMS)}")
         if self.policy not in POLICIES:

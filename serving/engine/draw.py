@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from serving.engine.row import Row
+from serving.upload import upload
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -30,20 +31,20 @@ def uniform(seed: int, position: int, number: int) -> float:
 
 def draw(logits_SV: Tensor, rows: Sequence[Row]) -> list[int]:
     """A token of every row by its own settings. Overwrites the float32 logits."""
-    settings = [row.request.sampling for row in rows]
+    settings, device = [row.request.sampling for row in rows], logits_SV.device
     weights_SV = weigh(
         logits_SV, [one.temperature for one in settings], [one.top_k for one in settings]
     )
     sums_SB = _block_sums(weights_SV)
-    limit_S = sums_SB.sum(1) * sums_SB.new_tensor([one.top_p for one in settings])
+    limit_S = sums_SB.sum(1) * upload([one.top_p for one in settings], device, torch.float64)
     if any(one.min_p > 0 for one in settings):
-        floor_S = weights_SV.new_tensor([one.min_p for one in settings])
+        floor_S = upload([one.min_p for one in settings], device, weights_SV.dtype)
         weights_SV.mul_(weights_SV >= floor_S[:, None])
         sums_SB = _block_sums(weights_SV)
     tokens = [0] * len(rows)
     pending = list(range(len(rows)))
     for number in range(_MAX_DRAWS):
-        points = limit_S.new_tensor([_point(rows[i], number) for i in pending])
+        points = upload([_point(rows[i], number) for i in pending], device, limit_S.dtype)
         some_SV = select(weights_SV, pending)
         drawn = _invert(some_SV, select(sums_SB, pending), points)
         for i, token in zip(pending, drawn.tolist(), strict=True):
@@ -52,12 +53,12 @@ def draw(logits_SV: Tensor, rows: Sequence[Row]) -> list[int]:
         pending = [pending[n] for n in asked]
         if pending:
             above_S = mass_above(select(some_SV, asked), select(drawn, asked))
-            is_outside = (above_S >= limit_S[pending]).tolist()
+            is_outside = (above_S >= select(limit_S, pending)).tolist()
             pending = [i for i, refused in zip(pending, is_outside, strict=True) if refused]
         if not pending:
             return tokens
-    points = limit_S.new_tensor([_point(rows[i], _MAX_DRAWS) for i in pending])
-    drawn = draw_sorted(weights_SV[pending], limit_S[pending], points)
+    points = upload([_point(rows[i], _MAX_DRAWS) for i in pending], device, limit_S.dtype)
+    drawn = draw_sorted(select(weights_SV, pending), select(limit_S, pending), points)
     for i, token in zip(pending, drawn.tolist(), strict=True):
         tokens[i] = token
     return tokens
@@ -67,21 +68,22 @@ def select(values_S: Tensor, indices: list[int]) -> Tensor:
     """The rows of those ascending indices; no copy where these are all."""
     if len(indices) == len(values_S):
         return values_S
-    return values_S.index_select(0, torch.tensor(indices, device=values_S.device))
+    return values_S.index_select(0, upload(indices, values_S.device))
 
 
 def weigh(logits_SV: Tensor, temperatures: Sequence[float], top_ks: Sequence[int]) -> Tensor:
     """The logits become weights, the likeliest token's being 1; those outside the top k zero."""
-    V = logits_SV.shape[1]
+    V, device = logits_SV.shape[1], logits_SV.device
     weights_SV = logits_SV.sub_(logits_SV.amax(dim=1, keepdim=True))
     warm = [max(one, _LEAST_TEMPERATURE) for one in temperatures]
-    weights_SV.div_(weights_SV.new_tensor(warm)[:, None]).exp_()
+    weights_SV.div_(upload(warm, device, weights_SV.dtype)[:, None]).exp_()
     limited = [i for i, k in enumerate(top_ks) if 0 < k < V]
     if limited:
-        last = torch.tensor([top_ks[i] - 1 for i in limited], device=weights_SV.device)
-        likeliest = select(weights_SV, limited).topk(int(last.max()) + 1).values
+        last = upload([top_ks[i] - 1 for i in limited], device)
+        most = max(top_ks[i] for i in limited)
+        likeliest = select(weights_SV, limited).topk(most).values
         floor_S1 = weights_SV.new_zeros(len(weights_SV), 1)
-        floor_S1[limited] = likeliest.gather(1, last[:, None])
+        floor_S1.index_copy_(0, upload(limited, device), likeliest.gather(1, last[:, None]))
         weights_SV.mul_(weights_SV >= floor_S1)
     return weights_SV
 

@@ -14,6 +14,7 @@ import torch
 
 from adapters_store.backbone import Backbone
 from adapters_store.errors import UsageError
+from serving.device import find_device
 from serving.engine.answers import answer
 from serving.engine.checks import check, misfit
 from serving.engine.config import EngineConfig
@@ -37,8 +38,8 @@ class Engine:
 
     ``loader`` reads artefacts by digest; see :class:`ArtefactLoader`. Engines of one process may
     share ``weights`` (:func:`load_weights`), which are only read. Raises IncompatibleError when
-    the folder lacks a parameter, and UsageError for shared weights of another dtype. Sets torch's
-    thread count for the whole process.
+    the folder lacks a parameter, and UsageError for a device that is not there and for shared
+    weights of another dtype or device. Sets torch's thread count for the whole process.
     """
 
     def __init__(
@@ -54,12 +55,15 @@ class Engine:
         self.backbone = backbone
         self._architecture = backbone.architecture
         self._end_tokens = end_tokens(backbone)
+        device = find_device(config.device) if weights is None else weights.device
         with torch.inference_mode():
-            self._weights = weights or load_weights(backbone, self.config.torch_dtype)
-            if self._weights.dtype != self.config.torch_dtype:
+            self._weights = weights or load_weights(backbone, config.torch_dtype, device)
+            if self._weights.dtype != config.torch_dtype:
                 raise UsageError(
-                    f"the shared weights are {self._weights.dtype}; dtype is {self.config.dtype}"
+                    f"the shared weights are {self._weights.dtype}; dtype is {config.dtype}"
                 )
+            if config.device != "auto" and find_device(config.device) != device:
+                raise UsageError(f"the shared weights are on {device}; device is {config.device!r}")
         target = Target(
             self._weights.layout,
             self.config.torch_dtype,

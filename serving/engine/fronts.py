@@ -16,6 +16,7 @@ from torch import Tensor
 from serving.engine.offsets import Offsets
 from serving.engine.transformer.sight import Sight, length_mask
 from serving.primitives.prefix import Front
+from serving.upload import upload
 
 
 class Fronts:
@@ -26,7 +27,7 @@ class Fronts:
     """
 
     def __init__(self, rows: Sequence[Offsets], num_layers: int, device: torch.device) -> None:
-        self.num_front = torch.tensor([row.num_front for row in rows], device=device)
+        self.num_front = upload([row.num_front for row in rows], device)
         self._hidden: list[Tensor | None] = []
         self._back: list[Tensor | None] = []
         numbers: dict[tuple[Front, ...], int] = {}
@@ -38,7 +39,7 @@ class Fronts:
                 hidden = [row.num_front - own.num_rows for row, own in zip(rows, fronts)]
                 back = [0 if own.is_shifted else own.num_rows for own in fronts]
                 for found, values in ((self._hidden, hidden), (self._back, back)):
-                    found.append(torch.tensor(values, device=device) if any(values) else None)
+                    found.append(upload(values, device) if any(values) else None)
             self._by_layer.append(numbers[fronts])
 
     def masks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from serving.engine.row import Row
 from serving.engine.sampler import Choice, choose, finite_rows
 from serving.engine.scheduler import Scheduler
 from serving.engine.weights import Weights
+from serving.upload import upload
 
 
 class Generation:
@@ -183,7 +185,7 @@ class Generation:
         rows = [encoded.rows[i] for i in places]
         hidden_RD = select(encoded.last_hidden(), places)
         if any(row.beams is not None for row in rows):
-            widths = torch.tensor([row.width for row in rows], device=hidden_RD.device)
+            widths = upload([row.width for row in rows], hidden_RD.device)
             hidden_RD = hidden_RD.repeat_interleave(widths, dim=0)
             rows = [one for row in rows for one in (row.beams.rows if row.beams else [row])]
         events = self._emit(rows, self._batch.logits(hidden_RD))
@@ -193,12 +195,19 @@ class Generation:
     def _keep(self, encoded: Encoded) -> None:
         """Remember the inputs of rows whose states are all finite."""
         spans = torch.split(encoded.hidden, encoded.lengths)
-        start = 0
-        for row, hidden, length in zip(encoded.rows, spans, encoded.lengths, strict=True):
-            if length >= BLOCK_TOKENS and bool(hidden.sum(dtype=torch.float32).isfinite()):
-                layers = [kv[start : start + length] for kv in encoded.kv]
+        starts = accumulate(encoded.lengths, initial=0)
+        long = [
+            (row, span, start)
+            for row, span, start in zip(encoded.rows, spans, starts, strict=False)
+            if len(span) >= BLOCK_TOKENS
+        ]
+        if not long:
+            return
+        sums = torch.stack([span.sum(dtype=torch.float32) for _, span, _ in long])
+        for (row, span, start), is_finite in zip(long, sums.isfinite().tolist(), strict=True):
+            if is_finite:
+                layers = [kv[start : start + len(span)] for kv in encoded.kv]
                 self.known.keep(row.request.adapter, row.inputs, layers)
-            start += length
 
     def decode(self) -> list[Event]:
         """One token of every row that decodes."""
@@ -227,7 +236,7 @@ class Generation:
         at = {id(row): i for i, row in enumerate(rows)}
         events: list[Event] = []
         for beams in searches:
-            places = torch.tensor([at[id(row)] for row in beams.rows], device=logits_RV.device)
+            places = upload([at[id(row)] for row in beams.rows], logits_RV.device)
             events += self._search(beams, logits_RV.index_select(0, places))
         single = [i for i, row in enumerate(rows) if row.beams is None]
         if single:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from serving.engine.kv_budget import KvBudget
 from serving.engine.row import Row
+from serving.upload import upload
 
 _MAX_SPARE = 8
 
@@ -125,8 +126,8 @@ class Slab:
 
     def copy(self, sources: list[int], targets: list[int], num_positions: int) -> None:
         """Copy the first positions of rows ``sources`` over rows ``targets``, all at once."""
-        read = torch.tensor(sources, device=self._shape.device)
-        written = torch.tensor(targets, device=self._shape.device)
+        read = upload(sources, self._shape.device)
+        written = upload(targets, self._shape.device)
         for layer in self._layers:
             some = layer[:, :num_positions]
             some.index_copy_(0, written, some.index_select(0, read))

@@ -21,6 +21,7 @@ from serving.engine.kv_budget import KvBudget
 from serving.engine.offsets import Offsets
 from serving.engine.row import Row
 from serving.primitives.prefix import Prefix
+from serving.upload import upload
 
 _SMALLEST_CLASS = 64
 _LENGTH_BUCKET = 16
@@ -189,7 +190,7 @@ class KvStore:
             for slab in self._slabs.values():
                 order = [number[row] for row in slab.rows]
                 is_whole = order == list(range(len(rows)))
-                index = None if is_whole else torch.tensor(order, device=self._shape.device)
+                index = None if is_whole else upload(order, self._shape.device)
                 offsets = [self._offsets_of(row) for row in slab.rows]
                 fronts = fronts_of(offsets, self._shape.num_layers, self._shape.device)
                 self._groups.append(Group(slab, index, fronts=fronts))

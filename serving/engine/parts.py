@@ -28,6 +28,7 @@ from serving.engine.transformer.sight import Sight
 from serving.engine.transformer.stack import Stack
 from serving.engine.weights import Weights
 from serving.primitives.prefix import Front
+from serving.upload import upload
 
 
 @dataclass(slots=True, eq=False)
@@ -136,14 +137,13 @@ class PartReader:
             weights.layout.packed, rows, lengths, prompts_of=self._stack_name, firsts=firsts
         )
         context = _Context(weights.reader, parts, self._shape.dtype)
-        hidden_TD = weights.reader.forward(
-            torch.tensor(ids, device=device), table, plan, context, rotary
-        )
-        for part, length in zip(parts, lengths, strict=True):
-            own = hidden_TD[part.first : part.first + length]
+        hidden_TD = weights.reader.forward(upload(ids, device), table, plan, context, rotary)
+        spans = torch.split(hidden_TD, lengths)
+        sums = torch.stack([own.sum(dtype=torch.float32) for own in spans])
+        for part, own, is_finite in zip(parts, spans, sums.isfinite().tolist(), strict=True):
             part.reading.num_read = part.stop
             part.reading.hidden = own[-1:]
-            part.reading.is_finite = bool(own.sum(dtype=torch.float32).isfinite())
+            part.reading.is_finite = is_finite
         return [part.reading for part in parts]
 
     def _parts(self, max_tokens: int) -> Iterable[_Part]:

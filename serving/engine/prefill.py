@@ -22,6 +22,7 @@ from serving.engine.transformer.stack import Stack
 from serving.engine.weights import Weights
 from serving.primitives.layout import PackedSite
 from serving.primitives.plan import RunPlan
+from serving.upload import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,18 @@ class Encoded:
         if all(is_kept):
             return self
         device = self.hidden.device
-        counts = torch.tensor(self.lengths, device=device)
-        is_token = torch.tensor(is_kept, device=device).repeat_interleave(counts)
         kept = [row for row, wanted in zip(self.rows, is_kept, strict=True) if wanted]
-        if not kept:
-            return Encoded([], self.hidden[:0], [])
-        return Encoded(kept, self.hidden[is_token], [kv[is_token] for kv in self.kv])
+        stops = accumulate(self.lengths)
+        spans = [range(n - row.num_read, n) for row, n in zip(self.rows, stops, strict=True)]
+        chosen = [i for span, wanted in zip(spans, is_kept, strict=True) if wanted for i in span]
+        at = upload(chosen, device, torch.int64)
+        return Encoded(
+            kept, self.hidden.index_select(0, at), [kv.index_select(0, at) for kv in self.kv]
+        )
 
     def last_hidden(self) -> Tensor:
         """The hidden state (R, D) of each row's last token."""
-        ends = torch.tensor(self.lengths, device=self.hidden.device).cumsum(0) - 1
+        ends = upload([stop - 1 for stop in accumulate(self.lengths)], self.hidden.device)
         return self.hidden.index_select(0, ends)
 
 
@@ -87,7 +90,7 @@ def encode(weights: Weights, rows: Sequence[Row], dtype: torch.dtype) -> Encoded
     stack, device = weights.reader, weights.device
     name = stack.record.name
     offsets, lengths = [row.place().reader for row in ordered], [row.num_read for row in ordered]
-    ids = torch.tensor([token for row in ordered for token in row.inputs], device=device)
+    ids = upload([token for row in ordered for token in row.inputs], device)
     attention = packed_attention(stack, ordered, lengths, dtype, device)
     is_decoding = any(row.request.kind == "generate" for row in ordered)
     context = ReadContext(stack, attention, keeps_kv=stack.record.is_causal and is_decoding)
@@ -124,12 +127,12 @@ def positions_of(
         return indices_T, None
     device = indices_T.device
     found = [
-        torch.tensor(values, device=device)
+        upload(values, device)
         for values in ([row.table for row in offsets], [row.rotary for row in offsets])
     ]
     if lengths is not None:
-        counts = torch.tensor(lengths, device=device)
-        found = [values.repeat_interleave(counts) for values in found]
+        counts, total = upload(lengths, device), indices_T.shape[0]
+        found = [values.repeat_interleave(counts, output_size=total) for values in found]
     table, rotary = (indices_T + values for values in found)
     return table.clamp(min=0), rotary
 

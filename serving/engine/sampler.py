@@ -14,6 +14,7 @@ from torch import Tensor
 from serving.engine.adjust import adjust, is_adjusted
 from serving.engine.draw import draw, select
 from serving.engine.row import Row
+from serving.upload import upload
 
 Top = tuple[tuple[int, float], ...]
 
@@ -28,14 +29,18 @@ class Choice:
 
 
 def choose(logits_RV: Tensor, rows: Sequence[Row]) -> list[Choice | None]:
-    """One choice a row; None where a row's logits are not finite. Overwrites the logits."""
-    is_finite = finite_rows(logits_RV)
+    """One choice a row; None where a row's logits are not finite. Overwrites the logits.
+
+    Greedy tokens come back to the host in one transfer, in which -1 says that a row is not finite.
+    """
+    is_finite_R = _finite(logits_RV)
     asked = [i for i, row in enumerate(rows) if row.request.sampling.logprobs is not None]
     logprobs_SV = select(logits_RV, asked).float().log_softmax(dim=1) if asked else None
     if any(is_adjusted(row) for row in rows):
         logits_RV = logits_RV.float()
         adjust(logits_RV, rows)
-    tokens: list[int] = logits_RV.argmax(dim=1).tolist()
+    tokens: list[int] = torch.where(is_finite_R, logits_RV.argmax(dim=1), -1).tolist()
+    is_finite = [token >= 0 for token in tokens]
     sampled = [i for i in range(len(rows)) if is_finite[i] and _is_sampled(rows[i])]
     if sampled:
         some_SV = select(logits_RV, sampled).float()
@@ -47,7 +52,7 @@ def choose(logits_RV: Tensor, rows: Sequence[Row]) -> list[Choice | None]:
     ]
     if logprobs_SV is not None:
         counts = [rows[i].request.sampling.logprobs or 0 for i in asked]
-        scored = describe(logprobs_SV, [tokens[i] for i in asked], counts)
+        scored = describe(logprobs_SV, [max(tokens[i], 0) for i in asked], counts)
         for i, choice in zip(asked, scored, strict=True):
             choices[i] = choice if is_finite[i] else None
     return choices
@@ -55,13 +60,17 @@ def choose(logits_RV: Tensor, rows: Sequence[Row]) -> list[Choice | None]:
 
 def finite_rows(logits_RV: Tensor) -> list[bool]:
     """Whether each row's logits are all finite."""
-    is_finite: list[bool] = logits_RV.sum(dim=1, dtype=torch.float32).isfinite().tolist()
+    is_finite: list[bool] = _finite(logits_RV).tolist()
     return is_finite
+
+
+def _finite(logits_RV: Tensor) -> Tensor:
+    return logits_RV.sum(dim=1, dtype=torch.float32).isfinite()
 
 
 def describe(logprobs_SV: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[Choice]:
     """Each token with its log-probability and the row's ``counts`` most likely tokens."""
-    at = torch.tensor(tokens, device=logprobs_SV.device)
+    at = upload(tokens, logprobs_SV.device)
     own: list[float] = logprobs_SV.gather(1, at[:, None]).squeeze(1).tolist()
     top = logprobs_SV.topk(min(max(counts), logprobs_SV.shape[1]), dim=1)
     values, indices = top.values.tolist(), top.indices.tolist()

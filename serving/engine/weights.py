@@ -53,9 +53,15 @@ class Weights:
         return self.stacks["encoder" if "encoder" in self.stacks else "decoder"]
 
 
-def load_weights(backbone: Backbone, dtype: torch.dtype) -> Weights:
-    """Read a backbone; raises IncompatibleError when a parameter is missing or misshapen."""
-    checkpoint = Checkpoint(backbone, dtype)
+def load_weights(
+    backbone: Backbone, dtype: torch.dtype, device: torch.device | None = None
+) -> Weights:
+    """Read a backbone onto ``device``, the CPU unless another is given.
+
+    Raises IncompatibleError when a parameter is missing or misshapen.
+    """
+    device = torch.device("cpu") if device is None else device
+    checkpoint = Checkpoint(backbone, dtype, device)
     architecture = backbone.architecture
     layout = SiteLayout(backbone.sites.values())
     places = backbone.shapes.anatomy.vectors
@@ -64,7 +70,6 @@ def load_weights(backbone: Backbone, dtype: torch.dtype) -> Weights:
         for place in places
         if place.name.endswith(".gain")
     }
-    device = torch.device("cpu")
     reader = _Reader(checkpoint, layout, architecture, norm_names, dtype, device)
     stacks: dict[str, Stack] = {s.name: reader.stack(s) for s in architecture.stacks}
     found = {place.name: checkpoint.find(place.parameter_path) for place in places}
@@ -184,7 +189,9 @@ class _Reader:
         else:
             bias_E = torch.cat(
                 [
-                    torch.zeros(member.out_features, dtype=self.dtype) if bias is None else bias
+                    torch.zeros(member.out_features, dtype=self.dtype, device=self.device)
+                    if bias is None
+                    else bias
                     for member, bias in zip(members, biases, strict=True)
                 ]
             )

@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 from adapters_store.errors import IncompatibleError
 from adapters_store.primitives.head import BIAS, DENSE_BIAS, DENSE_WEIGHT, WEIGHT
 from serving.primitives.prepared import Prepared, Target
+from serving.upload import upload
 
 Pooling = Literal["mean", "cls", "last", "pooled"]
 
@@ -123,13 +124,16 @@ class States:
     def mean(self) -> Tensor:
         """Mean over each row's tokens, without the rows of a prompt."""
         device = self._hidden.device
-        starts = torch.tensor([s.start + s.num_prompt_rows for s in self._spans], device=device)
-        counts = torch.tensor([s.stop for s in self._spans], device=device) - starts
-        row_of = torch.repeat_interleave(torch.arange(len(self._spans), device=device), counts)
+        firsts = [s.start + s.num_prompt_rows for s in self._spans]
+        num_tokens = sum(s.stop - first for s, first in zip(self._spans, firsts, strict=True))
+        starts = upload(firsts, device)
+        counts = upload([s.stop for s in self._spans], device) - starts
+        numbers = torch.arange(len(self._spans), device=device)
+        row_of = numbers.repeat_interleave(counts, output_size=num_tokens)
         hidden = self._hidden
-        if row_of.shape[0] != hidden.shape[0]:
+        if num_tokens != hidden.shape[0]:
             before = counts.cumsum(0) - counts
-            at = torch.arange(row_of.shape[0], device=device) + (starts - before)[row_of]
+            at = torch.arange(num_tokens, device=device) + (starts - before)[row_of]
             hidden = hidden.index_select(0, at)
         total = torch.zeros(len(self._spans), hidden.shape[1], device=device)
         return total.index_add_(0, row_of, hidden.float()) / counts.unsqueeze(1)
@@ -145,7 +149,7 @@ class States:
         return self._at([span.stop - 1 for span in self._spans])
 
     def _at(self, places: Sequence[int]) -> Tensor:
-        at = torch.tensor(places, device=self._hidden.device)
+        at = upload(places, self._hidden.device)
         return self._hidden.index_select(0, at).float()
 
 
@@ -169,10 +173,10 @@ def score(states: States, rows: Sequence[int], heads: Sequence[Head]) -> list[Te
     members: dict[Head, list[int]] = {}
     for position, head in enumerate(heads):
         members.setdefault(head, []).append(position)
-    scores: list[Tensor] = [torch.empty(0)] * len(heads)
+    scores: dict[int, Tensor] = {}
     for head, positions in members.items():
         state_RD = states.of(head.pooling)
-        at = torch.tensor([rows[position] for position in positions], device=state_RD.device)
+        at = upload([rows[position] for position in positions], state_RD.device)
         for position, own in zip(positions, head(state_RD.index_select(0, at)), strict=True):
             scores[position] = own
-    return scores
+    return [scores[position] for position in range(len(heads))]

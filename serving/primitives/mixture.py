@@ -26,6 +26,7 @@ from serving.primitives.factors import Factors, pack_factors
 from serving.primitives.layout import PackedSite
 from serving.primitives.prepared import Prepared, Target
 from serving.primitives.rows import RowOrder
+from serving.upload import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class BankSite:
     def compose(self, weights_SHK: Tensor) -> Factors:
         """The factors of one task, mixed in float32; one product per factor and head."""
         H, K, r, m = self.num_heads, self.num_skills, self.rank, len(self.members)
-        w_mHK = weights_SHK[list(self.order)].float()
+        w_mHK = weights_SHK.index_select(0, upload(self.order, weights_SHK.device)).float()
         a_HdmKr = self.a.float().view(H, -1, m, K, r)
         b_mHKrd = self.b.float().view(m, H, K, r, -1)
         a = torch.einsum("mhk,hdmkr->hdmr", w_mHK, a_HdmKr).reshape(-1, m * r)
@@ -264,8 +265,9 @@ class BankTable:
         if not self._weights:
             return {}
         weights_nSHK = torch.stack(self._weights).to(dtype)
+        device = weights_nSHK.device
         return {
-            index: [(s, weights_nSHK[:, list(s.order)]) for s in group]
+            index: [(s, weights_nSHK.index_select(1, upload(s.order, device))) for s in group]
             for index, group in self.bank.sites.items()
         }
 

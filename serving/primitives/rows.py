@@ -17,6 +17,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from serving.upload import upload
+
 
 class Rows(Protocol):
     """Some rows of a (T, ...) tensor."""
@@ -115,7 +117,7 @@ class Runs:
 @lru_cache(maxsize=64)
 def _picked(rows: tuple[int, ...], device: torch.device) -> Picked:
     """The rows as an index, one for all tables that hold the same: a plan has hundreds."""
-    return Picked(torch.tensor(rows, device=device))
+    return Picked(upload(rows, device))
 
 
 class RowOrder:

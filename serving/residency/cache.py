@@ -44,6 +44,7 @@ class AdapterCache:
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
         self._host = HostTier(max_host_bytes)
+        self._pins = target.device.type == "cuda"
         self._entries: dict[str, Entry] = {}
         self._pending: dict[str, Entry] = {}
         self._victims = Victims()
@@ -85,7 +86,7 @@ class AdapterCache:
     def preload(self, digest: str) -> None:
         """Read ``digest`` into the host tier in the background, without preparing it."""
         if digest not in self._host and digest not in self._preloads:
-            reading = self._readers.submit(load, self._loader, digest, self._fingerprint)
+            reading = self._read(digest)
             self._preloads[digest] = reading
             self._stats.num_loads += 1
 
@@ -174,8 +175,11 @@ class AdapterCache:
             self._after_item(entry, item)
             return
         entry.stage = "reading"
-        entry.reading = self._readers.submit(load, self._loader, entry.digest, self._fingerprint)
+        entry.reading = self._read(entry.digest)
         self._stats.num_loads += 1
+
+    def _read(self, digest: str) -> Future[Item]:
+        return self._readers.submit(load, self._loader, digest, self._fingerprint, pins=self._pins)
 
     def _advance(self, entry: Entry) -> None:
         if entry.stage == "queued":

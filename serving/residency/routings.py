@@ -15,7 +15,7 @@ class RoutingTable:
     """Weights (N, S, H, K) of tasks that share one bank; a task keeps its row until it leaves."""
 
     def __init__(self, shape_SHK: torch.Size, dtype: torch.dtype) -> None:
-        self._weights = torch.empty(0, *shape_SHK, dtype=dtype)
+        self._weights = torch.empty(0, *shape_SHK, dtype=dtype, device="cpu")
         self._free: list[int] = []
 
     def __len__(self) -> int:

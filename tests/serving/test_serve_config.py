@@ -66,13 +66,26 @@ def test_loopback_is_recognised(host: str, expected: bool) -> None:
 
 
 def test_the_command_shows_its_effective_configuration(tmp_path: Path) -> None:
-    run = CliRunner().invoke(
-        serve, ["--check", "--port", "9", "--backbone", f"mine={tmp_path}", "--dtype", "bfloat16"]
-    )
+    named = ["--backbone", f"mine={tmp_path}", "--dtype", "bfloat16", "--device", "cuda:1"]
+    run = CliRunner().invoke(serve, ["--check", "--port", "9", *named])
     assert run.exit_code == 0, run.output
     assert '"name": "mine"' in run.output
     assert '"dtype": "bfloat16"' in run.output
+    assert '"device": "cuda:1"' in run.output
     assert CliRunner().invoke(serve, ["--check", "--host", "0.0.0.0"]).exit_code == 2
+
+
+def test_a_setting_of_backbones_is_refused_where_none_is_named() -> None:
+    for option, value in (("--dtype", "bfloat16"), ("--device", "cpu")):
+        run = CliRunner().invoke(serve, ["--check", option, value])
+        assert run.exit_code == 2
+        assert f"{option} given without --backbone" in run.output
+
+
+def test_a_device_of_another_form_is_refused(tmp_path: Path) -> None:
+    named = {"name": "mine", "folder": str(tmp_path), "device": "gpu"}
+    with pytest.raises(UsageError, match=r"backbones\.0\.device"):
+        load_config(None, {}, {"backbones": [named]})
 
 
 def test_the_command_refuses_a_folder_without_a_backbone_at_once(tmp_path: Path) -> None:

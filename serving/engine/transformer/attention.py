@@ -18,6 +18,7 @@ from adapters_store.families.architecture import Stack as StackRecord
 from serving.engine.transformer.sight import Sight
 from serving.engine.transformer.stack import Stack
 from serving.primitives.prefix import NO_FRONT, Front, Prefix
+from serving.upload import upload
 
 _MIN_BUCKET = 16
 
@@ -76,14 +77,17 @@ class _LengthGroup:
     """Rows of similar length, padded together; padding repeats a token of the same row."""
 
     def __init__(self, rows: Sequence[tuple[int, int]], device: torch.device) -> None:
+        num_tokens = sum(length for _, length in rows)
         self.length = max(length for _, length in rows)
         self.num_rows = len(rows)
-        starts = torch.tensor([start for start, _ in rows], device=device).unsqueeze(1)
-        lengths = torch.tensor([length for _, length in rows], device=device).unsqueeze(1)
+        starts = upload([start for start, _ in rows], device).unsqueeze(1)
+        lengths = upload([length for _, length in rows], device).unsqueeze(1)
         self.positions = torch.arange(self.length, device=device)
         self.is_token = self.positions < lengths
         self.gather = (starts + torch.minimum(self.positions, lengths - 1)).flatten()
-        self.valid = self.is_token.flatten().nonzero().squeeze(1)
+        self.is_full = num_tokens == self.num_rows * self.length
+        is_token = self.is_token.flatten()
+        self.valid = torch.nonzero_static(is_token, size=num_tokens).squeeze(1)
         self.tokens = self.gather.index_select(0, self.valid)
 
 
@@ -122,7 +126,7 @@ class PackedAttention:
         record = self._stack.record
         is_plain = sight.is_plain(group.length) and record.softcap is None
         has_rectangle = record.is_causal and front.num_rows > 0
-        if is_plain and not has_rectangle and (record.is_causal or bool(group.is_token.all())):
+        if is_plain and not has_rectangle and (record.is_causal or group.is_full):
             return None
         mask = front_mask(sight, group.positions, group.length, front, self._dtype)
         if record.is_causal:

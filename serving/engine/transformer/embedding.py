@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
@@ -31,7 +30,7 @@ class InputEmbedding:
         self._position = position_PD
         self._type = type_D
         self._norm = norm
-        self._scale = None if scale == 1.0 else torch.tensor(scale, dtype=token_VD.dtype)
+        self._scale = None if scale == 1.0 else token_VD.new_full((), scale)
 
     def __call__(self, ids_T: Tensor, positions_T: Tensor, plan: Plan[Any] | None = None) -> Tensor:
         """Hidden states (T, D) of token ids and positions, both (T,) int64.
