@@ -1,13 +1,16 @@
-"""``python -m benchmarks <name> [--quick] [--json FILE]``."""
+"""``python -m benchmarks <name> [--quick] [--part NAME]... [--json FILE]``."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from adapters_store.errors import UsageError
 from adapters_store.lazy import resolve
+from benchmarks.report import Report
 
 BENCHMARKS: dict[str, str] = {
     "adaptation": "benchmarks.adaptation:run",
@@ -29,16 +32,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", help=f"one of: {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="finish within 60 s on two cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report there")
+    parser.add_argument(
+        "--part",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run this part alone (may be repeated) and leave the others in FILE as they are",
+    )
     options = parser.parse_args(arguments)
     try:
         run = resolve(BENCHMARKS, options.name, "benchmark")
+        report = run(quick=options.quick, **_parts(run, options))
+        if options.part and options.json is not None:
+            report.add_earlier(options.json)
     except UsageError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code
-    report = run(quick=options.quick)
     report.write(options.json)
     print(report.table())
     return 0
+
+
+def _parts(run: Callable[..., Report], options: argparse.Namespace) -> dict[str, list[str]]:
+    if not options.part:
+        return {}
+    if "parts" not in inspect.signature(run).parameters:
+        raise UsageError(f"--part: {options.name} comes in one part")
+    return {"parts": options.part}
 
 
 if __name__ == "__main__":

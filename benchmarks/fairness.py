@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from adapters_store.backbone import Backbone
-from benchmarks.heterogeneity import MODEL
+from benchmarks.cells import T5
 from benchmarks.report import Report
 from benchmarks.synthetic import MemoryLoader, make_lora, make_t5
 from benchmarks.traffic import Seen, closed_loop, open_loop, percentile, poisson
@@ -64,7 +64,7 @@ def run(
     """Measure alone and flooded, by policy; ``quick`` sends for 8 seconds each, else 40."""
     if duration_s is None:
         duration_s = 8.0 if quick else 40.0
-    shape = {**MODEL, "num_layers": 4, **(model or {})}
+    shape = {**T5[512], "num_layers": 4, **(model or {})}
     with tempfile.TemporaryDirectory() as folder:
         world = _World(Path(folder), shape)
         capacity = _capacity(world, 64 if quick else 256)

@@ -19,10 +19,15 @@ from adapters_store.artefact import Artefact, load_tensors
 from adapters_store.backbone import Backbone
 
 
-def load_model(folder: Path) -> Any:
-    """The checkpoint as transformers runs it, ready for inference."""
-    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
-    return model.eval()
+def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The checkpoint as transformers runs it: an encoder-decoder or a decoder."""
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    kind = (
+        transformers.AutoModelForSeq2SeqLM
+        if config.is_encoder_decoder
+        else transformers.AutoModelForCausalLM
+    )
+    return kind.from_pretrained(folder, local_files_only=True, dtype=dtype).eval()
 
 
 class PlainSteps:
@@ -68,7 +73,9 @@ def _copy(weight: nn.Parameter, value: Tensor) -> None:
         weight.copy_(value)
 
 
-def lora_model(backbone: Backbone, loras: Sequence[Artefact]) -> Any:
+def lora_model(
+    backbone: Backbone, loras: Sequence[Artefact], dtype: torch.dtype = torch.float32
+) -> Any:
     """A PEFT model with every LoRA loaded as ``t0``, ``t1``, ...; same factors as the artefacts.
 
     ``add_adapter`` walks the whole model for every adapter (near a second each); the layers'
@@ -83,7 +90,7 @@ def lora_model(backbone: Backbone, loras: Sequence[Artefact]) -> Any:
         inference_mode=True,
         init_lora_weights=False,
     )
-    model = peft.PeftModel(load_model(backbone.folder), config, adapter_name="t0")
+    model = peft.PeftModel(load_model(backbone.folder, dtype), config, adapter_name="t0")
     for number, lora in enumerate(loras):
         name = f"t{number}"
         model.peft_config[name] = config
@@ -95,10 +102,15 @@ def lora_model(backbone: Backbone, loras: Sequence[Artefact]) -> Any:
             _copy(layer.lora_A[name].weight, tensors[f"{part.site}/low_rank/a"].t())
             b = tensors[f"{part.site}/low_rank/b"] * part.scale
             _copy(layer.lora_B[name].weight, b.t())
-    return model.eval()
+    return model.eval().to(dtype)
 
 
-def poly_model(backbone: Backbone, bank: Artefact, routings: Sequence[Artefact]) -> Any:
+def poly_model(
+    backbone: Backbone,
+    bank: Artefact,
+    routings: Sequence[Artefact],
+    dtype: torch.dtype = torch.float32,
+) -> Any:
     """A PEFT Poly model whose skills and mixing weights are the bank's and the routings'."""
     parts = bank.manifest.bank_parts
     first = parts[0]
@@ -112,7 +124,7 @@ def poly_model(backbone: Backbone, bank: Artefact, routings: Sequence[Artefact])
         target_modules=sorted({path.rpartition(".")[2] for path in paths.values()}),
         inference_mode=True,
     )
-    model = peft.get_peft_model(load_model(backbone.folder), config)
+    model = peft.get_peft_model(load_model(backbone.folder, dtype), config)
     factors = load_tensors(bank)
     weights_nSHK = torch.stack([load_tensors(r)["routing/weights"] for r in routings])
     logits_nSHK = torch.logit(weights_nSHK.clamp(1e-6, 1 - 1e-6))
@@ -123,4 +135,4 @@ def poly_model(backbone: Backbone, bank: Artefact, routings: Sequence[Artefact])
         _copy(layer.poly_lora_B["default"], b)
         router = layer.poly_router["default"]
         _copy(router.module_logits, logits_nSHK[:, number].flatten(1))
-    return model.eval()
+    return model.eval().to(dtype)

@@ -20,7 +20,7 @@ import torch
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from adapters_store.store import Store
-from benchmarks.heterogeneity import MODEL
+from benchmarks.cells import T5
 from benchmarks.report import Report
 from benchmarks.synthetic import make_bank, make_lora, make_routing, make_t5
 from benchmarks.traffic import Driver, closed_loop, percentile, zipf
@@ -76,7 +76,7 @@ def run(*, quick: bool, model: dict[str, Any] | None = None, num_many: int = MAN
         },
     )
     with tempfile.TemporaryDirectory() as folder:
-        world = _World(Path(folder), {**MODEL, "num_layers": 4, **(model or {})})
+        world = _World(Path(folder), {**T5[512], "num_layers": 4, **(model or {})})
         _working_sets(world, report, ("uniform",) if quick else tuple(SPREADS), num_requests)
         _registration(world, report, 5 if quick else 25)
         _many_routings(world, report, num_many, 24 if quick else 96)

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from adapters_store.errors import UsageError
 from adapters_store.lazy import resolve
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.report import Report, columns
+from benchmarks.report import Report, Target, columns
 
 
 def test_an_unknown_benchmark_is_a_usage_error_with_a_guess(capsys):
@@ -43,6 +44,44 @@ def test_rows_with_other_fields_start_a_table_of_their_own():
     assert "arm  mean\na    1\nb    2\n\npair   low\na - b  0.5" in text
 
 
+def test_a_target_is_met_at_its_bound():
+    targets = (Target("a", at_most=1.2), Target("b", at_least=0.97), Target("absent", at_most=1))
+    report = Report("demo", {}, ratios={"a": 1.2, "b": 0.96}, targets=targets)
+    assert [(row["ratio"], row["met"]) for row in report.judged()] == [("a", True), ("b", False)]
+    assert ">= 0.97" in report.table()
+
+
+def test_a_part_replaces_its_own_rows_and_leaves_the_others(tmp_path):
+    path = tmp_path / "out.json"
+    first = Report("demo", {"rows": 2})
+    for part in ("x", "y"):
+        with first.timed(part):
+            first.rows.append({"part": part, "step_ms": 1.0})
+            first.ratios[part] = 1.0
+    first.write(path)
+    second = Report("demo", {"rows": 2}, [{"part": "y", "step_ms": 2.0}], {"y": 2.0})
+    with second.timed("y"):
+        pass
+    second.add_earlier(path)
+    assert second.rows == [{"part": "x", "step_ms": 1.0}, {"part": "y", "step_ms": 2.0}]
+    assert second.ratios == {"x": 1.0, "y": 2.0}
+    assert set(second.parts) == {"x", "y"}
+
+
+def test_parts_of_another_configuration_are_not_mixed(tmp_path):
+    path = tmp_path / "out.json"
+    Report("demo", {"rows": 2}).write(path)
+    with pytest.raises(UsageError, match=r"its config is \{'rows': 2\}, here it is \{'rows': 3\}"):
+        Report("demo", {"rows": 3}).add_earlier(path)
+
+
+def test_an_unknown_part_and_a_part_of_what_has_none_are_usage_errors(capsys):
+    assert main(["heterogeneity", "--part", "512-fp8-all"]) == 2
+    assert "no part 512-fp8-all; known: 512-fp32-all" in capsys.readouterr().err
+    assert main(["fairness", "--part", "512-fp32-all"]) == 2
+    assert "fairness comes in one part" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_alignment_gives_both_views_of_every_method_and_their_differences(monkeypatch):
     from benchmarks import alignment
@@ -58,20 +97,37 @@ def test_alignment_gives_both_views_of_every_method_and_their_differences(monkey
     assert report.ratios[f"{key}_low"] <= report.ratios[key] <= report.ratios[f"{key}_high"]
 
 
+TINY = {"d_model": 32, "d_kv": 8, "num_heads": 4, "d_ff": 64, "num_layers": 1, "vocab_size": 64}
+TINY_DECODER = {
+    "hidden_size": 64,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "vocab_size": 64,
+}
+
+
+@pytest.fixture
+def tiny_cells(monkeypatch):
+    from benchmarks import cells
+
+    for width in (512, 1024):
+        monkeypatch.setitem(cells.T5, width, cells.T5[width] | TINY)
+        monkeypatch.setitem(cells.LLAMA, width, cells.LLAMA[width] | TINY_DECODER)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(monkeypatch):
-    from benchmarks import heterogeneity, heterogeneity_decoder
+def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(tiny_cells):
+    from benchmarks import heterogeneity
 
-    small = {"hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 1}
-    model = heterogeneity_decoder.MODEL | small
-    monkeypatch.setattr(heterogeneity_decoder, "MODEL", model)
-    tiny = {"d_model": 32, "d_kv": 8, "num_heads": 4, "d_ff": 64, "num_layers": 1}
-    monkeypatch.setattr(heterogeneity, "MODEL", {**heterogeneity.MODEL, **tiny, "vocab_size": 64})
-    ratios = heterogeneity.run(quick=True).ratios
+    report = heterogeneity.run(quick=True)
+    ratios = report.ratios
     names = {
         "routed_32_over_bare",
         "lora_32_over_bare",
+        "routed_32_over_bare_bf16",
+        "lora_32_over_bare_1024",
+        "routed_32_over_bare_bf16_1024",
         "mixed_32_over_bare",
         "bare_enabled_over_bare",
         "peft_32_over_routed",
@@ -86,10 +142,26 @@ def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(monkey
     assert names <= set(ratios)
     assert all(ratios[name] > 0 for name in names)
     assert ratios["lora_32_same_tokens"] == 1.0
-    assert ratios["routed_qv_32_same_tokens"] == 1.0
+    assert ratios["routed_32_same_tokens_qv"] == 1.0
+    assert ratios["bare_answers_same"] == ratios["decoder_bare_answers_same"] == 1.0
+    assert set(report.parts) == set(heterogeneity.QUICK)
+    assert {target["ratio"] for target in report.judged()} == {t.ratio for t in report.targets}
 
 
-TINY = {"d_model": 32, "d_kv": 8, "num_heads": 4, "d_ff": 64, "num_layers": 1, "vocab_size": 64}
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_a_cell_measures_every_system_and_names_its_ratios_after_itself(tiny_cells):
+    from benchmarks import heterogeneity
+
+    report = heterogeneity.run(quick=False, parts=["1024-bf16-qv"])
+    systems = {row["system"] for row in report.rows if "system" in row}
+    counts = {f"{kind}_{n}" for kind in ("lora", "routed") for n in (1, 8, 32, 128)}
+    assert counts | {"bare", "mixed_32", "peft_lora_32", "peft_poly_32"} <= systems
+    assert "lora_128_over_bare_bf16_1024_qv" in report.ratios
+    assert "peft_poly_32_over_routed_bf16_1024" in report.ratios
+    assert all(name.endswith(("_bf16_1024_qv", "_bf16_1024")) for name in report.ratios)
+    read = {row["system"]: row["read_mb"] for row in report.rows if "read_mb" in row}
+    assert read["bare"] < read["lora_1"] < read["lora_8"] < read["lora_32"] < read["lora_128"]
 
 
 def test_residency_gives_the_contract_ratios():
