@@ -18,10 +18,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from adapters_store.errors import UsageError
 from benchmarks.peers.child import Child, Reply, allocator
-from benchmarks.peers.world import NUM_TASKS, RANK, make_inputs, write_world
-from benchmarks.report import Report
+from benchmarks.peers.world import BANK, NUM_TASKS, RANK, SHARED, make_inputs, write_world
+from benchmarks.report import Report, Target, choose_parts
 
 NUM_ROWS, NUM_INPUT, NUM_OUTPUT = 32, 64, 32
 
@@ -36,18 +35,32 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As ``--case`` takes it and ratios end with it."""
-        return f"{self.width}_{self.sites}_{self.dtype}"
+        """As ``--part`` takes it."""
+        return f"{self.width}-{SHORT[self.dtype]}-{self.sites}"
+
+    @property
+    def suffix(self) -> str:
+        """What the case's ratios end with: nothing where it is 512 wide, bf16, on q and v."""
+        return "".join(
+            f"_{value}"
+            for value, usual in (
+                (self.sites, "qv"),
+                (SHORT[self.dtype], "bf16"),
+                (str(self.width), "512"),
+            )
+            if value != usual
+        )
 
 
+SHORT = {"bfloat16": "bf16", "float32": "fp32"}
 CASES: dict[str, Case] = {
     case.name: case
     for width in (512, 1024)
     for sites in ("qv", "all")
-    for dtype in ("bfloat16", "float32")
+    for dtype in SHORT
     for case in (Case(width, sites, dtype),)
 }
-HEADLINE = "512_qv_bfloat16"
+QUICK = "512-bf16-qv"
 
 Run = tuple[str, int]
 """A kind of task and how many distinct ones the rows ask for."""
@@ -75,37 +88,43 @@ LEFT_OUT = {(name, ("lora", count)) for name in SYSTEMS for count in (1, 8)} | {
 """What a quick run does without."""
 
 
-def run(*, quick: bool, cases: Sequence[str] = ()) -> Report:
-    """Measure ``cases``, all of them where none is named; ``quick`` takes one and fewer runs.
+TARGETS = (
+    Target("bare_over_vllm", at_least=1.1),
+    Target("lora_32_over_vllm", at_least=3.0),
+    Target("lora_32_over_peft", at_least=2.5),
+)
+
+
+def run(*, quick: bool, parts: Sequence[str] = ()) -> Report:
+    """Measure the cases ``parts``, or all; ``quick`` takes one case and fewer runs.
 
     Raises UsageError for an unknown case, UnavailableError where a peer cannot be made or ends.
     """
-    unknown = [name for name in cases if name not in CASES]
-    if unknown:
-        raise UsageError(f"unknown case {unknown[0]!r}; known: {', '.join(CASES)}")
     turns = [(name, each) for each in RUNS for name in SYSTEMS if each[0] in SYSTEMS[name].kinds]
     if quick:
         turns = [(name, each) for name, each in turns if (name, each) not in LEFT_OUT]
     num_repeats = 1 if quick else 5
-    report = Report(
-        "peers",
-        {
-            "rows": NUM_ROWS,
-            "input": NUM_INPUT,
-            "output": NUM_OUTPUT,
-            "layers": 8,
-            "rank": RANK,
-            "bank": "8x8x8",
-            "max_loras": NUM_TASKS,
-            "repeats": num_repeats,
-            "threads": 1,
-            "seed": 0,
-            "vllm_allocator": allocator() or "glibc",
-        },
-    )
-    for name in cases or ([HEADLINE] if quick else CASES):
-        _measure(report, CASES[name], turns, num_repeats)
+    report = Report("peers", _config(num_repeats), targets=TARGETS)
+    for name in choose_parts(parts, tuple(CASES)) if parts or not quick else [QUICK]:
+        with report.timed(name):
+            _measure(report, CASES[name], turns, num_repeats)
     return report
+
+
+def _config(num_repeats: int) -> dict[str, Any]:
+    return {
+        "rows": NUM_ROWS,
+        "input": NUM_INPUT,
+        "output": NUM_OUTPUT,
+        "layers": SHARED["num_hidden_layers"],
+        "rank": RANK,
+        "bank": f"{BANK['num_skills']} skills x {BANK['num_heads']} heads",
+        "max_loras": NUM_TASKS,
+        "repeats": num_repeats,
+        "threads": 1,
+        "seed": 0,
+        "vllm_allocator": allocator() or "glibc",
+    }
 
 
 def _measure(
@@ -166,7 +185,7 @@ def _add(report: Report, case: Case, replies: dict[tuple[str, Run], list[Reply]]
         speed[system, each] = median(rates)
         report.rows.append(
             {
-                "case": case.name,
+                "part": case.name,
                 "system": system,
                 "run": _name(each),
                 "tokens_s": median(rates),
@@ -189,9 +208,7 @@ def _add(report: Report, case: Case, replies: dict[tuple[str, Run], list[Reply]]
         ratios[f"{name}_over_peft"] = speed[mine] / speed["peft", each]
         ratios[f"{name}_same_tokens_as_vllm"] = _same(tokens[mine], tokens[theirs])
         ratios[f"{name}_same_tokens_as_peft"] = _same(tokens[mine], tokens["peft", each])
-    report.ratios |= {f"{name}_{case.name}": value for name, value in ratios.items()}
-    if case.name == HEADLINE:
-        report.ratios |= ratios
+    report.ratios |= {f"{name}{case.suffix}": value for name, value in ratios.items()}
 
 
 def _name(each: Run) -> str:

@@ -17,7 +17,7 @@ from benchmarks.peers.run import CASES, HEADLINE
 @pytest.mark.timeout(1800)
 def test_peers_serve_the_same_tokens_and_ours_serves_more_of_them(tmp_path):
     cases = [HEADLINE, "512_qv_float32"]
-    named = [word for name in cases for word in ("--case", name)]
+    named = [word for name in cases for word in ("--part", name)]
     assert main(["peers", "--quick", *named, "--json", str(tmp_path / "out.json")]) == 0
     document = json.loads((tmp_path / "out.json").read_text())
     ratios, rows = document["ratios"], document["rows"]
@@ -85,12 +85,12 @@ def test_a_child_that_ends_is_an_error_with_its_last_words(tmp_path):
         child.ready()
 
 
-def test_an_unknown_case_is_a_usage_error_that_names_the_known_ones(capsys):
-    assert main(["peers", "--case", "64_qv_float16"]) == 2
+def test_an_unknown_part_is_a_usage_error_that_names_the_known_ones(capsys):
+    assert main(["peers", "--part", "64_qv_float16"]) == 2
     said = capsys.readouterr().err
     assert all(name in said for name in CASES)
 
 
 def test_a_benchmark_without_cases_refuses_one(capsys):
-    assert main(["fairness", "--case", "1"]) == 2
+    assert main(["fairness", "--part", "1"]) == 2
     assert "the benchmark 'fairness' has no cases" in capsys.readouterr().err
