@@ -16,6 +16,8 @@ from serving.engine.draw import draw, select
 from serving.engine.row import Row
 from serving.upload import upload
 
+_BLOCK = 64
+
 Top = tuple[tuple[int, float], ...]
 
 
@@ -56,6 +58,25 @@ def choose(logits_RV: Tensor, rows: Sequence[Row]) -> list[Choice | None]:
         for i, choice in zip(asked, scored, strict=True):
             choices[i] = choice if is_finite[i] else None
     return choices
+
+
+def likeliest(logits_RV: Tensor) -> Tensor:
+    """The index (R,) of each row's largest logit, the first of equals.
+
+    On the CPU the search goes by blocks, whose maxima are vector operations; an ``argmax`` is not.
+    """
+    V = logits_RV.shape[1]
+    num_blocks, num_left = divmod(V, _BLOCK)
+    if logits_RV.device.type != "cpu" or not num_blocks:
+        return logits_RV.argmax(dim=1)
+    logits_RV = logits_RV.float()
+    largest_RB = logits_RV[:, : V - num_left].reshape(-1, num_blocks, _BLOCK).amax(dim=2)
+    if num_left:
+        rest_R1 = logits_RV[:, V - num_left :].amax(dim=1, keepdim=True)
+        largest_RB = torch.cat([largest_RB, rest_R1], dim=1)
+    first_R1: Tensor = largest_RB.argmax(dim=1, keepdim=True) * _BLOCK
+    places = (first_R1 + torch.arange(_BLOCK)).clamp(max=V - 1)
+    return first_R1.squeeze(1) + logits_RV.gather(1, places).argmax(dim=1)
 
 
 def finite_rows(logits_RV: Tensor) -> list[bool]:

@@ -124,7 +124,7 @@ class _Reader:
         weight_VD = self.checkpoint.get(f"{architecture.lm_head_path}.weight")
         bias_path = architecture.lm_bias_path
         return OutputHead(
-            (weight_VD * architecture.lm_head_scale).t().contiguous(),
+            (weight_VD * architecture.lm_head_scale).t(),
             None if bias_path is None else self.checkpoint.get(bias_path).flatten(),
             architecture.logit_softcap,
         )
@@ -206,4 +206,4 @@ class _Reader:
             raise IncompatibleError(
                 f"{site.module_path} is {tuple(weight_DE.shape)} (in, out); expected {expected}"
             )
-        return weight_DE.contiguous()
+        return weight_DE

@@ -10,7 +10,7 @@ Shapes: ``T`` tokens (or rows), ``D`` input width, ``E`` packed output width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from torch import Tensor
@@ -94,16 +94,18 @@ class Plan(ABC, Generic[Table]):
             x_TD = scaled(x_TD, table)
         return x_TD
 
-    def apply(self, index: int, x_TD: Tensor, y_TE: Tensor, weight_DE: Tensor) -> None:
+    def apply(
+        self, index: int, x_TD: Tensor, y_TE: Tensor, product: Callable[[Tensor], Tensor]
+    ) -> None:
         """Add the rows' effects at packed site ``index`` to ``y_TE`` in place.
 
-        ``x_TD`` is the site's input before any scale, ``weight_DE`` the site's frozen matrix.
+        ``x_TD`` is the site's input before any scale, ``product`` the site's frozen product.
         """
         width = self._sites[index].member_width
         for member, table in self._tables["member_input"].get(index, {}).items():
             assert isinstance(member, int)
             columns = slice(member * width, (member + 1) * width)
-            add_scaled_input(x_TD, y_TE[:, columns], weight_DE[:, columns], table)
+            add_scaled_input(x_TD, y_TE, columns, product, table)
         for table in self._at("bias", index):
             add_to_rows(y_TE, table)
         self._add_products(index, x_TD, y_TE)

@@ -10,7 +10,7 @@ packed site.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,17 @@ def scale_rows(y_TE: Tensor, table: Entries) -> None:
         rows.put(y_TE, rows.take(y_TE) * v)
 
 
-def add_scaled_input(x_TD: Tensor, y_TE: Tensor, weight_DE: Tensor, table: Entries) -> None:
-    """Add ``(x * (v - 1)) W`` of the concerned rows to one member's output ``y_TE`` in place."""
+def add_scaled_input(
+    x_TD: Tensor,
+    y_TE: Tensor,
+    columns: slice,
+    product: Callable[[Tensor], Tensor],
+    table: Entries,
+) -> None:
+    """Add ``(x * (v - 1)) W`` of the concerned rows to one member's ``columns`` in place.
+
+    ``product`` is the frozen product of the whole packed site; few rows have such a scale.
+    """
+    member_TE = y_TE[:, columns]
     for rows, (v,) in table.entries(x_TD):
-        rows.add(y_TE, (rows.take(x_TD) * (v - 1)) @ weight_DE)
+        rows.add(member_TE, product(rows.take(x_TD) * (v - 1))[:, columns])

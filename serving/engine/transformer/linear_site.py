@@ -6,16 +6,18 @@ Shapes: ``T`` tokens (or rows), ``D`` input width, ``E`` output width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from torch import Tensor, addmm, mm
+from torch import Tensor
 
+from serving.engine.transformer.product import frozen_product
 from serving.primitives.layout import PackedSite
 from serving.primitives.plan import Plan
 
 
 class LinearSite:
-    """``y = x W (+ bias)`` with the rows' effects; ``weight`` is (D, E), contiguous.
+    """``y = x W (+ bias)`` with the rows' effects; ``weight`` is (D, E).
 
     The columns belong to ``sites`` in order: one packed site, or several of unequal widths that
     read the same input (queries beside fewer keys and values).
@@ -25,8 +27,7 @@ class LinearSite:
         self, sites: Sequence[PackedSite], weight_DE: Tensor, bias_E: Tensor | None
     ) -> None:
         self.sites = tuple(sites)
-        self._weight = weight_DE
-        self._bias = bias_E
+        self._product = frozen_product(weight_DE, bias_E)
         self._columns: list[tuple[int, slice]] = []
         start = 0
         for site in self.sites:
@@ -40,14 +41,12 @@ class LinearSite:
         if len(self._columns) == 1:
             index = self._columns[0][0]
             y = self._product(plan.scaled(index, x_TD))
-            plan.apply(index, x_TD, y, self._weight)
+            plan.apply(index, x_TD, y, self._product.unbiased)
             return y
         y = self._product(x_TD)
         for index, columns in self._columns:
-            plan.apply(index, x_TD, y[:, columns], self._weight[:, columns])
+            plan.apply(index, x_TD, y[:, columns], partial(self._some, columns))
         return y
 
-    def _product(self, x_TD: Tensor) -> Tensor:
-        if self._bias is None:
-            return mm(x_TD, self._weight)
-        return addmm(self._bias, x_TD, self._weight)
+    def _some(self, columns: slice, x_TD: Tensor) -> Tensor:
+        return self._product.unbiased(x_TD)[:, columns]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, addmm, mm
+from torch import Tensor
+
+from serving.engine.transformer.product import frozen_product
 
 
 class OutputHead:
@@ -11,16 +13,12 @@ class OutputHead:
     def __init__(
         self, weight_DV: Tensor, bias_V: Tensor | None = None, softcap: float | None = None
     ) -> None:
-        self._weight = weight_DV
-        self._bias = bias_V
+        self._product = frozen_product(weight_DV, bias_V)
         self._softcap = softcap
 
     def __call__(self, hidden_RD: Tensor) -> Tensor:
         """Logits (R, V), contiguous."""
-        if self._bias is None:
-            logits = mm(hidden_RD, self._weight)
-        else:
-            logits = addmm(self._bias, hidden_RD, self._weight)
+        logits = self._product(hidden_RD)
         if self._softcap is None:
             return logits
         return logits.div_(self._softcap).tanh_().mul_(self._softcap)

@@ -22,7 +22,7 @@ from serving.engine import draw as drawing
 from serving.engine.adjust import adjust
 from serving.engine.draw import uniform
 from serving.engine.row import Row
-from serving.engine.sampler import choose
+from serving.engine.sampler import choose, likeliest
 
 V = 24
 START = 0
@@ -252,3 +252,15 @@ def test_impossible_values_are_refused_by_name(values, message):
     with pytest.raises(UsageError, match=message) as caught:
         Sampling(**values)
     assert caught.value.param in {*values, "temperature"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("vocab", [3, 64, 65, 640, 1000])
+def test_the_likeliest_token_is_the_first_of_the_largest_logits(vocab, dtype):
+    generator = torch.Generator().manual_seed(vocab)
+    drawn = torch.randn(40, vocab, generator=generator).mul(2).round().to(dtype)
+    drawn[0] = float("-inf")
+    drawn[1, -1] = 1000.0
+    drawn[2, 0] = 1000.0
+    expected = [values.index(max(values)) for values in drawn.tolist()]
+    assert likeliest(drawn).tolist() == expected
