@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, islice
+from itertools import islice
 from math import isfinite
 
 import torch
@@ -26,10 +26,9 @@ def answer(encoded: Encoded) -> list[Event]:
     kinds = [row.request.kind for row in encoded.rows]
     if all(kind == "generate" for kind in kinds):
         return []
-    stops = accumulate(encoded.lengths)
     spans = [
-        Span(stop - row.num_read, stop, row.num_read - row.num_input)
-        for row, stop in zip(encoded.rows, stops, strict=True)
+        Span(start, start + row.num_read, row.num_read - row.num_input)
+        for row, start in zip(encoded.rows, encoded.starts, strict=True)
     ]
     states = States(encoded.hidden, spans)
     return _scored(encoded, states) + _embedded(encoded, states)

@@ -8,22 +8,22 @@ Shapes: ``R`` rows, ``D`` hidden width, ``I`` query width, ``W`` keys and values
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from serving.engine.config import EngineConfig
+from serving.engine.decode_context import DecodeContext
 from serving.engine.decoder_prompts import read_prompts
 from serving.engine.kv import KvShape
 from serving.engine.kv_budget import KvBudget
-from serving.engine.kv_store import Group, KvStore
+from serving.engine.kv_store import Group, KvStore, Run
 from serving.engine.parts import Reading
 from serving.engine.plan import DecodePlan
 from serving.engine.prefill import Encoded, plan_of, positions_of
 from serving.engine.row import Row
-from serving.engine.transformer.attention import slab_attention
 from serving.engine.transformer.sight import length_mask
-from serving.engine.transformer.stack import Stack
 from serving.engine.weights import Weights
 from serving.upload import upload
 
@@ -72,9 +72,14 @@ class DecodeBatch:
         return self._bytes_for(row, self._first_positions(row))
 
     def largest_bytes(self, row: Row) -> int:
-        """Bytes of keys and values that ``row`` takes when it is as long as it may become."""
+        """Bytes of keys and values that ``row`` takes when it is as long as it may become.
+
+        A decoder that has to read it all again holds its input beside its place.
+        """
         own = row.num_read if self._cross is None else 1 + row.place().writer.num_prompt
-        return self._bytes_for(row, own + row.request.sampling.max_tokens)
+        longest = own + row.request.sampling.max_tokens
+        again = longest * self.shape.position_bytes if self._cross is None else 0
+        return self._bytes_for(row, longest) + again
 
     def growth_bytes(self) -> int:
         """Bytes of the places that rows move to before they can take the next step."""
@@ -98,44 +103,61 @@ class DecodeBatch:
         With cross attention its keys and values are computed here, once; without it those of the
         input itself are stored.
         """
-        first = len(self.rows)
-        self.rows.extend(encoded.rows)
-        runs = [(row, 0, row.num_read) for row in encoded.rows]
-        for row in encoded.rows:
-            self._self.add(row, self._first_positions(row))
-            _put_front(self._self, row, "decoder.self")
+        first = self._place(encoded.rows)
+        runs = [
+            Run(row, start, row.num_read)
+            for row, start in zip(encoded.rows, encoded.starts, strict=True)
+        ]
         if self._cross is None:
             self._self.write(runs, encoded.kv)
         else:
             for row in encoded.rows:
                 self._cross.add(row, row.num_read)
                 _put_front(self._cross, row, "decoder.cross")
-            plan = plan_of(self._weights.layout.packed, encoded.rows, encoded.lengths)
+            plan = plan_of(self._weights.layout.packed, encoded.readers, encoded.lengths)
             projections = [layer.cross_kv for layer in self._stack.layers]
             self._cross.write(
                 runs, [kv(encoded.hidden, plan) for kv in projections if kv is not None]
             )
-            self._read_prompts([row for row in encoded.rows if row.place().writer.num_prompt])
+            self._read_prompts(encoded.rows)
         self._enrol(first)
+
+    def join_beside(self, row: Row, mate: Row) -> None:
+        """Add a row that reads through an encoder the same as ``mate`` of the batch has read."""
+        assert self._cross is not None
+        first = self._place([row])
+        self._cross.add(row, row.num_read)
+        self._cross.copy(mate, row, row.num_read)
+        self._read_prompts([row])
+        self._enrol(first)
+
+    def _place(self, rows: Sequence[Row]) -> int:
+        """Add rows and their first places; returns the number of the first one."""
+        first = len(self.rows)
+        self.rows.extend(rows)
+        for row in rows:
+            self._self.add(row, self._first_positions(row))
+            _put_front(self._self, row, "decoder.self")
+        return first
 
     def join_read(self, readings: Sequence[Reading]) -> None:
         """Add rows whose input was read in parts, as :meth:`join` does."""
-        first = len(self.rows)
+        first = self._place([row for reading in readings for row in reading.rows])
         for reading in readings:
-            row = reading.row
-            self.rows.append(row)
-            self._self.add(row, self._first_positions(row))
-            _put_front(self._self, row, "decoder.self")
-            self._self.write([(row, 0, len(reading.inputs))], reading.kv)
+            runs = [Run(row, 0, len(reading.inputs)) for row in reading.rows]
+            self._self.write(runs, reading.kv)
         self._enrol(first)
 
-    def _read_prompts(self, rows: Sequence[Row]) -> None:
-        """Run the decoder's own prompts through it, where it reads an encoder."""
+    def _read_prompts(self, joined: Sequence[Row]) -> None:
+        """Run the decoder's own prompts, where rows have any, through it."""
+        rows = [row for row in joined if row.place().writer.num_prompt]
         if not rows:
             return
         assert self._cross is not None
         kv = read_prompts(self._weights, rows, self._cross, self._dtype)
-        self._self.write([(row, 0, row.place().writer.num_prompt) for row in rows], kv)
+        lengths = [row.place().writer.num_prompt for row in rows]
+        starts = accumulate(lengths, initial=0)
+        self._self.write([Run(*one) for one in zip(rows, starts, lengths)], kv)
 
     def _enrol(self, first: int) -> None:
         """Copy the adapters of the rows from ``first`` on into the plan."""
@@ -179,7 +201,7 @@ class DecodeBatch:
         offsets = [row.place().writer for row in self.rows]
         table, rotary = positions_of(offsets, indices)
         ids = upload([row.token for row in self.rows], self._device)
-        context = _Context(self._stack, self._self_groups(indices), self._cross_groups())
+        context = DecodeContext(self._stack, self._self_groups(indices), self._cross_groups())
         plan = None if self._plan.is_empty else self._plan
         return self.logits(self._stack.forward(ids, table, plan, context, rotary))
 
@@ -240,49 +262,3 @@ def _num_cached(row: Row) -> int:
 
 def _num_read(row: Row) -> int:
     return row.num_read
-
-
-class _Context:
-    """Attention of one decode step over the slabs."""
-
-    def __init__(self, stack: Stack, own: Sequence[Group], cross: Sequence[Group]) -> None:
-        self._record = stack.record
-        self._width = stack.query_width
-        self._own, self._cross = own, cross
-
-    def attend_self(self, layer: int, qkv_RE: Tensor) -> Tensor:
-        out: Tensor | None = None
-        for group in self._own:
-            assert group.places is not None
-            qkv = group.pick(qkv_RE)
-            group.slab.write(layer, group.places, qkv[:, self._width :])
-            q, mask = qkv[:, : self._width], group.masks[layer]
-            out = self._attend(layer, group, q, mask, out, qkv_RE.shape[0])
-        assert out is not None
-        return out
-
-    def attend_cross(self, layer: int, q_RI: Tensor) -> Tensor:
-        out: Tensor | None = None
-        for group in self._cross:
-            q = group.pick(q_RI)
-            out = self._attend(layer, group, q, group.masks[layer], out, q_RI.shape[0])
-        assert out is not None
-        return out
-
-    def _attend(
-        self,
-        layer: int,
-        group: Group,
-        q_nI: Tensor,
-        mask: Tensor | None,
-        out: Tensor | None,
-        num_rows: int,
-    ) -> Tensor:
-        """Attention of one group's rows, placed among those of the batch."""
-        k, v = group.slab.views(layer, group.num_rows, group.length)
-        found = slab_attention(self._record, q_nI, k, v, mask)
-        if group.index is None:
-            return found
-        if out is None:
-            out = found.new_empty(num_rows, found.shape[1])
-        return out.index_copy_(0, group.index, found)

@@ -23,8 +23,9 @@ class EngineConfig:
     ``device``: ``auto`` (a CUDA device where there is one), ``cpu``, ``cuda`` or ``cuda:N``; one
     that is not there is refused when the engine is made.
     ``num_threads``: torch threads of this process. ``max_rows``: rows that decode together.
-    ``max_step_tokens``: input tokens read in one step. A longer input is read in parts where a
-    decoder reads it, else in a step of its own. ``max_kv_bytes``: keys and values of all rows.
+    ``max_step_tokens``: input tokens read in one step. A longer input is read over several, by a
+    decoder in parts, by the encoder before one some layers a step; else in a step of its own.
+    ``max_kv_bytes``: keys and values of all rows.
     ``prefix_cache_bytes``: those of inputs read before, for inputs that begin alike; 0 keeps none.
     ``max_input_tokens`` / ``max_output_tokens``: per request. ``max_waiting``: queued requests.
     ``max_lookahead``: queued rows whose adapters are loaded ahead. ``max_adapter_bytes``: budget

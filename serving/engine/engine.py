@@ -15,17 +15,17 @@ import torch
 from adapters_store.backbone import Backbone
 from adapters_store.errors import UsageError
 from serving.device import find_device
-from serving.engine.answers import answer
 from serving.engine.checks import check, misfit
 from serving.engine.config import EngineConfig
 from serving.engine.endings import end_tokens
 from serving.engine.events import Event, Failed, Finished
 from serving.engine.generation import Generation
-from serving.engine.prefill import encode
+from serving.engine.intake import Intake
 from serving.engine.request import Request
 from serving.engine.row import Row
 from serving.engine.scheduler import Scheduler
 from serving.engine.stats import COUNTED, EngineStats
+from serving.engine.step_tokens import StepTokens
 from serving.engine.unloading import Unloading, cut_off
 from serving.engine.weights import Weights, load_weights
 from serving.primitives.prepared import Target
@@ -82,6 +82,9 @@ class Engine:
             self._generation = Generation(
                 self._weights, config, self._architecture, self._totals, self._scheduler
             )
+        self._intake = Intake(
+            self._weights, config, self._totals, self._scheduler, self._generation
+        )
         self._unloading = Unloading()
         self._events: list[Event] = []
         self._last_num_adapters = 0
@@ -99,7 +102,7 @@ class Engine:
         row = Row.of(request, self._end_tokens, start_token, reader.record.name)
         check(row, self._architecture, self.config, is_known=is_known)
         if self._generation is not None and request.kind == "generate":
-            self._generation.check_fits(row)
+            self._generation.room.check(row)
         self._unloading.check(request.adapter)
         self._scheduler.add(row)
 
@@ -161,7 +164,7 @@ class Engine:
         self._totals["failed"] += len(failures)
         adapters = {row.request.adapter for row in (*admitted, *self._running.values())}
         if adapters:
-            events += self._prefill(admitted)
+            events += self._intake.take(admitted)
         if self._generation is not None and self._running:
             events += self._generation.decode()
         if adapters:
@@ -226,12 +229,11 @@ class Engine:
     def _admit(self) -> tuple[list[Row], list[Event]]:
         running, generation = self._running.values(), self._generation
         if generation is None:
-            return self._scheduler.admit(self.config.max_rows, running)
+            tokens = StepTokens(self.config.max_step_tokens)
+            return self._scheduler.admit(self.config.max_rows, running, tokens)
+        tokens = StepTokens(self.config.max_step_tokens, generation.num_unread, generation.is_read)
         return self._scheduler.admit(
-            self.config.max_rows - generation.num_rows,
-            running,
-            num_unread=min(generation.num_unread, self.config.max_step_tokens // 2),
-            has_room=generation.room(),
+            self.config.max_rows - generation.num_rows, running, tokens, generation.room.taker()
         )
 
     def _take_misfits(self, admitted: list[Row]) -> list[Event]:
@@ -240,37 +242,9 @@ class Engine:
         for row in admitted.copy():
             problem = misfit(row, self._architecture)
             if problem is None and self._generation is not None:
-                problem = self._generation.excess(row)
+                problem = self._generation.room.excess(row)
             if problem is not None:
                 admitted.remove(row)
                 self._scheduler.release(row)
                 failures.append(Failed(row.request.id, UsageError.code, problem))
         return failures
-
-    def _prefill(self, admitted: list[Row]) -> list[Event]:
-        """Read the inputs of new rows, long ones in parts, and go on with those begun before."""
-        self._totals["input_tokens"] += sum(row.num_input for row in admitted if not row.tokens)
-        whole, generation = admitted, self._generation
-        if generation is not None:
-            whole = [row for row in admitted if not generation.reads_in_parts(row)]
-            for row in admitted:
-                if row not in whole:
-                    generation.begin(row)
-        events = self._encode(whole) if whole else []
-        if generation is not None and generation.num_unread:
-            num_left = self.config.max_step_tokens - sum(row.num_read for row in whole)
-            events += generation.read(max(1, num_left))
-        return events
-
-    def _encode(self, admitted: list[Row]) -> list[Event]:
-        encoded = encode(self._weights, admitted, self.config.torch_dtype)
-        events = answer(encoded)
-        for event in events:
-            self._totals["failed" if isinstance(event, Failed) else "finished"] += 1
-        generating = encoded.generating()
-        if generating.rows:
-            assert self._generation is not None
-            events += self._generation.start(generating)
-        for row in admitted:
-            self._scheduler.release(row)
-        return events

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from adapters_store.errors import UsageError
 from adapters_store.families.architecture import Architecture
 from serving.engine.answers import not_finite
 from serving.engine.batch import DecodeBatch
 from serving.engine.beams import Beams
 from serving.engine.config import EngineConfig
 from serving.engine.draw import select
-from serving.engine.events import Event, Failed, Finished, Prompt, Reason, Searched, Token
+from serving.engine.events import Event, Failed, Finished, Reason, Searched, Token
 from serving.engine.kv_budget import KvBudget
+from serving.engine.layer_reader import LayerReader
 from serving.engine.parts import PartReader, Reading
 from serving.engine.prefill import Encoded
-from serving.engine.prefix_cache import BLOCK_TOKENS, PrefixCache
-from serving.engine.prompt_scores import score_prompts
+from serving.engine.prefix_cache import PrefixCache
+from serving.engine.prompt_scores import score_prompts, told
+from serving.engine.room import Room
 from serving.engine.row import Row
 from serving.engine.sampler import Choice, choose, finite_rows
 from serving.engine.scheduler import Scheduler
@@ -48,7 +47,11 @@ class Generation:
         self.budget = KvBudget(config.max_kv_bytes)
         self._batch = DecodeBatch(weights, config, self.budget)
         self.known = PrefixCache(config.prefix_cache_bytes)
-        self._reader = PartReader(weights, self._batch.shape, self.budget, self.known)
+        self._parts = PartReader(
+            weights, self._batch.shape, self.budget, self.known, self._batch.logits
+        )
+        self._layers = LayerReader(weights, config.torch_dtype, self.budget)
+        self.room = Room(self._batch, self.budget, self._input_bytes)
         self._totals = totals
         self._scheduler = scheduler
         self.running: dict[str, Row] = {}
@@ -66,94 +69,82 @@ class Generation:
 
     @property
     def num_unread(self) -> int:
-        """Tokens of inputs that are still to be read in parts."""
-        return self._reader.num_left
+        """Tokens of inputs that are still to be read over several steps."""
+        return self._parts.num_left + self._layers.num_left
 
-    def check_fits(self, row: Row) -> None:
-        """Raise UsageError where keys and values of a new row may outgrow the budget alone."""
-        problem = self.excess(row)
-        if problem is not None:
-            raise UsageError(problem, hint="Ask for fewer tokens, or raise max_kv_bytes.")
-
-    def excess(self, row: Row) -> str | None:
-        """How far keys and values of a row may outgrow the budget alone; None where they fit."""
-        if row.request.kind != "generate":
+    def mate_of(self, row: Row) -> Row | None:
+        """A row of the batch from whose encoder ``row`` can go on; None where there is none."""
+        if self._architecture.is_decoder_only or row.request.kind != "generate":
             return None
-        needed = self._batch.largest_bytes(row)
+        for one in self.running.values():
+            if one.origin == row.origin and one.width and one not in self._layers:
+                return one
+        return None
+
+    def is_read(self, row: Row) -> bool:
+        """Whether the row's input was read for another one, or is being read."""
         if self._architecture.is_decoder_only:
-            longest = row.num_read + row.request.sampling.max_tokens
-            needed += longest * self._batch.shape.position_bytes
-        if needed <= self.budget.max_bytes:
-            return None
-        return (
-            f"the request's keys and values may take {needed} bytes; max_kv_bytes is "
-            f"{self.budget.max_bytes}"
-        )
+            return row.request.kind == "generate" and self._parts.find(row) is not None
+        return self._layers.reads(row) or self.mate_of(row) is not None
 
-    def room(self) -> Callable[[Row], bool]:
-        """A function that takes room for one row after the other; False where there is none.
-
-        A row that outgrows the whole budget is let through, to be refused rather than waited for.
-        """
-        free: int | None = None
-
-        def take(row: Row) -> bool:
-            nonlocal free
-            if row.request.kind != "generate" or self.excess(row) is not None:
-                return True
-            if free is None:
-                free = self.budget.free_bytes - self._batch.growth_bytes()
-            needed = self._batch.entry_bytes(row)
-            if self.reads_in_parts(row):
-                needed += self._reader.bytes_for(row)
-            has_room = needed <= free
-            free -= needed if has_room else 0
-            return has_room
-
-        return take
-
-    def reads_in_parts(self, row: Row) -> bool:
+    def reads_over_steps(self, row: Row) -> bool:
         """Whether the row's input is read over several steps, behind what is known, or again."""
-        if not self._architecture.is_decoder_only or row.request.kind != "generate":
-            return False
-        if row.tokens or row.width > 1:
-            return row.width == 1
-        if row.request.sampling.prompt_logprobs is not None:
-            return False
         is_long = row.num_read > self._config.max_step_tokens
-        return is_long or self.known.num_known(row.request.adapter, row.inputs) > 0
+        if not self._architecture.is_decoder_only:
+            return is_long or self._layers.reads(row)
+        if row.request.kind != "generate":
+            return False
+        if row.tokens or is_long or self._parts.find(row) is not None:
+            return True
+        return not row.scores_input and self.known.num_known(row.request.adapter, row.inputs) > 0
 
     def begin(self, row: Row) -> None:
-        """Take a row whose input is read in parts; its lease ends when the input is whole."""
-        num_known = self._reader.begin(row, self._batch.entry_bytes(row))
-        self._totals["reused_tokens"] += num_known
+        """Take a row that reads over several steps; its lease ends when the input is whole."""
+        is_writing = row.request.kind == "generate"
+        reserved_bytes = self._batch.entry_bytes(row) if is_writing else 0
+        reader = self._parts if self._architecture.is_decoder_only else self._layers
+        self._totals["reused_tokens"] += reader.begin(row, reserved_bytes)
         self.running[row.request.id] = row
 
     def read(self, max_tokens: int) -> list[Event]:
-        """Read on, ``max_tokens`` at most; rows whose input is whole start to decode."""
+        """Read on in parts, ``max_tokens`` at most; rows with whole inputs start to decode."""
         events: list[Event] = []
         whole: list[Reading] = []
-        for reading in self._reader.step(max_tokens):
+        for reading in self._parts.step(max_tokens):
             if not reading.is_finite:
-                events.append(self._fail(reading.row))
+                events += [self._fail(row) for row in list(reading.rows)]
             elif not reading.num_left:
                 whole.append(reading)
         for reading in whole:
-            self._reader.settle(reading.row)
-            reading.row.go_on_after(len(reading.inputs))
+            self._parts.settle(reading)
+            for row in reading.rows:
+                row.go_on_after(len(reading.inputs))
         if whole:
             self._batch.join_read(whole)
+        new: list[Row] = []
+        states: list[Tensor] = []
         for reading in whole:
             self.known.keep(reading.row.request.adapter, reading.inputs, reading.kv)
-            self._reader.end(reading.row)
-            self._scheduler.release(reading.row)
-        new = [one for one in whole if not one.row.tokens]
-        if new:
-            states = [one.hidden for one in new if one.hidden is not None]
-            rows = [one.row for one in new]
-            events += self._emit(rows, self._batch.logits(torch.cat(states)))
-            self._scheduler.charge(rows)
-        return events
+            for row in list(reading.rows):
+                self._parts.end(row)
+                self._fork(row)
+                if row.scores_input:
+                    events.append(told(row, reading.scores))
+                if not row.tokens and reading.hidden is not None:
+                    new.append(row)
+                    states.append(reading.hidden)
+                self._scheduler.release(row)
+        return events + (self._write_first(new, torch.cat(states)) if new else [])
+
+    def read_layers(self, max_tokens: int) -> Encoded | None:
+        """Read on in layers, ``max_tokens`` at most; returns an input that is whole.
+
+        Its rows are no longer running.
+        """
+        encoded = self._layers.step(max_tokens)
+        for row in [] if encoded is None else encoded.rows:
+            del self.running[row.request.id]
+        return encoded
 
     def drop(self, row: Row) -> None:
         """Take a running row out and free its memory."""
@@ -162,52 +153,52 @@ class Generation:
 
     def start(self, encoded: Encoded) -> list[Event]:
         """Let rows decode: from the start token, or from the first token after their input."""
-        start_token = self._architecture.decoder_start_token_id
-        is_read = self._architecture.is_decoder_only
         for row in encoded.rows:
-            row.position = row.num_read - 1 if is_read else row.place().writer.num_prompt
-            row.token = row.request.input_ids[-1] if start_token is None else start_token
-            self.running[row.request.id] = row
+            self._enter(row)
         self._batch.join(encoded)
         for row in encoded.rows:
-            if row.width > 1:
-                self._batch.fork(row, Beams(row).rows[1:])
-        if not is_read:
+            self._fork(row)
+        if not self._architecture.is_decoder_only:
             return []
-        self._keep(encoded)
+        self.known.keep_all(encoded)
         scored: list[Event] = [
-            self._fail(row) if tokens is None else Prompt(row.request.id, tokens)
-            for row, tokens in score_prompts(encoded, self._batch.logits)
+            self._fail(row) if prompt is None else prompt
+            for row, prompt in score_prompts(encoded, self._batch.logits)
         ]
         places = [i for i, row in enumerate(encoded.rows) if row.request.id in self.running]
         if not places:
             return scored
         rows = [encoded.rows[i] for i in places]
-        hidden_RD = select(encoded.last_hidden(), places)
+        return scored + self._write_first(rows, select(encoded.last_hidden(), places))
+
+    def start_beside(self, row: Row, mate: Row) -> None:
+        """Let a row decode from the start token, behind what was read for ``mate``."""
+        self._enter(row)
+        self._batch.join_beside(row, mate)
+        self._fork(row)
+        self._totals["reused_tokens"] += row.num_input
+
+    def _enter(self, row: Row) -> None:
+        start_token = self._architecture.decoder_start_token_id
+        is_read = self._architecture.is_decoder_only
+        row.position = row.num_read - 1 if is_read else row.place().writer.num_prompt
+        row.token = row.request.input_ids[-1] if start_token is None else start_token
+        self.running[row.request.id] = row
+
+    def _fork(self, row: Row) -> None:
+        """Give a search that has just joined the rows of its other beams."""
+        if row.width > 1:
+            self._batch.fork(row, Beams(row).rows[1:])
+
+    def _write_first(self, rows: list[Row], hidden_RD: Tensor) -> list[Event]:
+        """Choose the first token of rows whose input was read to those last states."""
         if any(row.beams is not None for row in rows):
             widths = upload([row.width for row in rows], hidden_RD.device)
             hidden_RD = hidden_RD.repeat_interleave(widths, dim=0)
             rows = [one for row in rows for one in (row.beams.rows if row.beams else [row])]
         events = self._emit(rows, self._batch.logits(hidden_RD))
         self._scheduler.charge(rows)
-        return scored + events
-
-    def _keep(self, encoded: Encoded) -> None:
-        """Remember the inputs of rows whose states are all finite."""
-        spans = torch.split(encoded.hidden, encoded.lengths)
-        starts = accumulate(encoded.lengths, initial=0)
-        long = [
-            (row, span, start)
-            for row, span, start in zip(encoded.rows, spans, starts, strict=False)
-            if len(span) >= BLOCK_TOKENS
-        ]
-        if not long:
-            return
-        sums = torch.stack([span.sum(dtype=torch.float32) for _, span, _ in long])
-        for (row, span, start), is_finite in zip(long, sums.isfinite().tolist(), strict=True):
-            if is_finite:
-                layers = [kv[start : start + len(span)] for kv in encoded.kv]
-                self.known.keep(row.request.adapter, row.inputs, layers)
+        return events
 
     def decode(self) -> list[Event]:
         """One token of every row that decodes."""
@@ -220,9 +211,16 @@ class Generation:
         self._scheduler.charge([row for row in rows if not row.is_recalling])
         return self._emit(rows, self._batch.step())
 
+    def _input_bytes(self, row: Row) -> int | None:
+        """Bytes that a row's input takes while it is read over several steps; None where whole."""
+        if not self.reads_over_steps(row):
+            return None
+        return self._parts.bytes_for(row) if self._architecture.is_decoder_only else 0
+
     def _preempt(self) -> None:
         """Send the row that came last back to the queue, and free its keys and values."""
-        row = max(self.running.values(), key=lambda one: one.arrived_at)
+        holding = [row for row in self.running.values() if row.width]
+        row = max(holding, key=lambda one: one.arrived_at)
         self._leave(row, is_poisoned=False)
         row.drop(self._architecture.decoder_start_token_id)
         self._scheduler.requeue(row)
@@ -292,9 +290,10 @@ class Generation:
 
     def _leave(self, row: Row, *, is_poisoned: bool) -> None:
         del self.running[row.request.id]
-        if row in self._reader:
-            self._reader.end(row)
-            self._scheduler.release(row)
-            return
+        for reader in (self._parts, self._layers):
+            if row in reader:
+                reader.end(row)
+                self._scheduler.release(row)
+                return
         for one in [row] if row.beams is None else row.beams.rows:
             self._batch.leave(one, is_poisoned=is_poisoned)

@@ -132,8 +132,8 @@ class Slab:
             some = layer[:, :num_positions]
             some.index_copy_(0, written, some.index_select(0, read))
 
-    def copy_row(self, row: Row, target: Slab, num_positions: int) -> None:
-        """Copy the first positions of ``row`` to its place in ``target``."""
-        source, place = self.rows.index(row), target.rows.index(row)
+    def copy_row(self, row: Row, target: Slab, num_positions: int, other: Row) -> None:
+        """Copy the first positions of ``row`` to the place of ``other`` in ``target``."""
+        source, place = self.rows.index(row), target.rows.index(other)
         for old, new in zip(self._layers, target._layers, strict=True):
             new[place, :num_positions] = old[source, :num_positions]

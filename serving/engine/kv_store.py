@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +31,14 @@ _LENGTH_BUCKET = 16
 def class_of(num_positions: int) -> int:
     """Positions of the smallest size class that holds that many: 64, 128, 256, ..."""
     return max(_SMALLEST_CLASS, 1 << (num_positions - 1).bit_length())
+
+
+class Run(NamedTuple):
+    """Packed tokens of one row, which stand first in its place."""
+
+    row: Row
+    start: int
+    length: int
 
 
 @dataclass(slots=True)
@@ -125,7 +134,7 @@ class KvStore:
             return
         new = self._slab(class_of(num_columns))
         new.add(row, self._budget)
-        old.copy_row(row, new, old.num_positions)
+        old.copy_row(row, new, old.num_positions, row)
         self.remove(row, length_of)
         self._homes[row] = new
 
@@ -150,28 +159,31 @@ class KvStore:
             num_columns = self._num_columns(rows[0], num_positions)
             slab.copy([source for source, _ in moves], [to for _, to in moves], num_columns)
 
-    def write(self, rows: Sequence[tuple[Row, int, int]], layers: Sequence[Tensor]) -> None:
-        """Store keys and values of packed runs; ``layers`` has one tensor (T, W) a layer.
+    def write(self, runs: Sequence[Run], layers: Sequence[Tensor]) -> None:
+        """Store packed keys and values; ``layers`` has one tensor (T, W) a layer.
 
-        ``rows`` are (row, first position, number of tokens), in the order of the tokens.
+        Rows that share an input have the same tokens; all others' follow each other.
         """
         device = self._shape.device
         by_slab: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
-        start = 0
-        for row, position, length in rows:
+        for row, start, length in runs:
             slab = self._homes[row]
-            column = self._num_columns(row, position)
-            first = slab.rows.index(row) * slab.num_positions + column
+            first = slab.rows.index(row) * slab.num_positions + self._num_columns(row, 0)
             tokens, places = by_slab.setdefault(slab.num_positions, ([], []))
             tokens.append(torch.arange(start, start + length, device=device))
             places.append(torch.arange(first, first + length, device=device))
-            start += length
+        is_all = len(by_slab) == 1 and sum(run.length for run in runs) == layers[0].shape[0]
         for num_positions, (tokens, places) in by_slab.items():
             slab = self._slabs[num_positions]
             at = torch.cat(places)
-            chosen = None if len(by_slab) == 1 else torch.cat(tokens)
+            chosen = None if is_all else torch.cat(tokens)
             for layer, kv in enumerate(layers):
                 slab.write(layer, at, kv if chosen is None else kv.index_select(0, chosen))
+
+    def copy(self, row: Row, other: Row, num_positions: int) -> None:
+        """Let ``other`` hold what the first positions of ``row`` hold, prefix included."""
+        num_columns = self._num_columns(row, num_positions)
+        self._homes[row].copy_row(row, self._homes[other], num_columns, other)
 
     def keys_of(self, row: Row, layer: int, num_positions: int) -> tuple[Tensor, Tensor]:
         """Keys and values (1, k, C, d) of one row at a layer, a prefix's rows in front."""

@@ -11,7 +11,7 @@ Shapes: ``T`` tokens of a step's parts, ``n`` tokens of one part at positions ``
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 
@@ -22,7 +22,9 @@ from serving.engine.kv import KvShape
 from serving.engine.kv_budget import KvBudget
 from serving.engine.prefill import plan_of, positions_of
 from serving.engine.prefix_cache import PrefixCache
+from serving.engine.prompt_scores import LogitsOf, score
 from serving.engine.row import Row
+from serving.engine.sampler import Choice
 from serving.engine.transformer.attention import attend, front_mask, layer_masks
 from serving.engine.transformer.sight import Sight
 from serving.engine.transformer.stack import Stack
@@ -35,17 +37,24 @@ from serving.upload import upload
 class Reading:
     """An input on its way in: ``kv`` (all positions, W) by layer, of which ``num_read`` are there.
 
+    ``rows`` share it, each with the bytes that are kept for its place in the decode batch.
     ``hidden`` (1, D) is the last state of the latest part, ``is_finite`` whether all its states
-    are. ``reserved_bytes`` are kept for the row's place in the decode batch.
+    are. ``scores`` are those of the prompt's tokens so far, where ``prompt_logprobs`` are asked.
     """
 
-    row: Row
+    rows: dict[Row, int]
     inputs: tuple[int, ...]
     kv: list[Tensor]
-    reserved_bytes: int
     num_read: int = 0
     hidden: Tensor | None = None
     is_finite: bool = True
+    prompt_logprobs: int | None = None
+    scores: list[Choice] = field(default_factory=list)
+
+    @property
+    def row(self) -> Row:
+        """One of the rows; they have the same adapter."""
+        return next(iter(self.rows))
 
     @property
     def num_left(self) -> int:
@@ -54,8 +63,8 @@ class Reading:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the keys and values, and those reserved."""
-        return self.reserved_bytes + sum(layer.nbytes for layer in self.kv)
+        """Bytes of the keys and values."""
+        return sum(layer.nbytes for layer in self.kv)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +81,17 @@ class PartReader:
     """Inputs that are being read, oldest first."""
 
     def __init__(
-        self, weights: Weights, shape: KvShape, budget: KvBudget, known: PrefixCache
+        self,
+        weights: Weights,
+        shape: KvShape,
+        budget: KvBudget,
+        known: PrefixCache,
+        logits_of: LogitsOf,
     ) -> None:
         self._weights, self._shape, self._budget = weights, shape, budget
-        self._known = known
+        self._known, self._logits_of = known, logits_of
         self._stack_name = weights.reader.record.name
         self._readings: dict[Row, Reading] = {}
-
-    def __len__(self) -> int:
-        return len(self._readings)
 
     def __contains__(self, row: Row) -> bool:
         return row in self._readings
@@ -88,37 +99,63 @@ class PartReader:
     @property
     def num_left(self) -> int:
         """Tokens of all inputs still to be read."""
-        return sum(one.num_left for one in self._readings.values())
+        return sum(one.num_left for one in self._distinct())
 
     def bytes_for(self, row: Row) -> int:
         """Bytes that the row's input takes while it is read."""
-        return len(row.inputs) * self._shape.position_bytes
+        return 0 if self.find(row) else len(row.inputs) * self._shape.position_bytes
+
+    def find(self, row: Row) -> Reading | None:
+        """What is being read and serves ``row`` as well."""
+        if row.reads_own:
+            return None
+        asked = row.request.sampling.prompt_logprobs
+        for reading in self._distinct():
+            other = reading.row
+            is_same = other.origin == row.origin and not other.reads_own
+            if is_same and asked in (None, reading.prompt_logprobs):
+                return reading
+        return None
 
     def begin(self, row: Row, reserved_bytes: int) -> int:
         """Take a row whose adapter is ready; it must stay ready until the input is whole.
 
-        Returns how many tokens of its input are known and need not be read.
+        Returns how many tokens of its input need not be read for it.
         """
-        inputs = row.inputs
-        shape = self._shape
+        self._budget.hold(reserved_bytes)
+        reading = self.find(row)
+        if reading is not None:
+            reading.rows[row] = reserved_bytes
+            self._readings[row] = reading
+            return len(reading.inputs)
+        inputs, shape = row.inputs, self._shape
         kv = [
             torch.zeros(len(inputs), shape.width, dtype=shape.dtype, device=shape.device)
             for _ in range(shape.num_layers)
         ]
-        self._readings[row] = Reading(row, inputs, kv, reserved_bytes)
-        self._budget.hold(self._readings[row].num_bytes)
-        num_known = self._known.read(row.request.adapter, inputs, kv)
-        self._readings[row].num_read = num_known
-        return num_known
+        reading = Reading({row: reserved_bytes}, inputs, kv)
+        self._readings[row] = reading
+        self._budget.hold(reading.num_bytes)
+        if row.scores_input:
+            reading.prompt_logprobs = row.request.sampling.prompt_logprobs
+        else:
+            reading.num_read = self._known.read(row.request.adapter, inputs, kv)
+        return reading.num_read
 
-    def settle(self, row: Row) -> None:
-        """Give the bytes reserved for the row's place free: it takes it now."""
-        self._budget.let_go(self._readings[row].reserved_bytes)
-        self._readings[row].reserved_bytes = 0
+    def settle(self, reading: Reading) -> None:
+        """Give the bytes reserved for the rows' places free: they take them now."""
+        self._budget.let_go(sum(reading.rows.values()))
+        reading.rows = dict.fromkeys(reading.rows, 0)
 
     def end(self, row: Row) -> None:
-        """Forget a row and free its memory."""
-        self._budget.let_go(self._readings.pop(row).num_bytes)
+        """Forget a row; the memory of its input is free with the last one."""
+        reading = self._readings.pop(row)
+        self._budget.let_go(reading.rows.pop(row))
+        if not reading.rows:
+            self._budget.let_go(reading.num_bytes)
+
+    def _distinct(self) -> Iterable[Reading]:
+        return dict.fromkeys(self._readings.values())
 
     def step(self, max_tokens: int) -> list[Reading]:
         """Read on, ``max_tokens`` at most; returns the inputs that a part was read of."""
@@ -144,11 +181,16 @@ class PartReader:
             part.reading.num_read = part.stop
             part.reading.hidden = own[-1:]
             part.reading.is_finite = is_finite
+            count = part.reading.prompt_logprobs
+            if count is not None:
+                found = score(part.reading.row, count, own, part.start, self._logits_of)
+                part.reading.is_finite &= found is not None
+                part.reading.scores += found or []
         return [part.reading for part in parts]
 
     def _parts(self, max_tokens: int) -> Iterable[_Part]:
         chosen: list[tuple[Reading, int]] = []
-        for reading in self._readings.values():
+        for reading in self._distinct():
             length = min(reading.num_left, max_tokens)
             if length == 0:
                 break

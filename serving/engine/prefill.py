@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from serving.engine.offsets import Offsets
+from serving.engine.origin import Origin
 from serving.engine.row import Row
 from serving.engine.transformer.attention import PackedAttention
 from serving.engine.transformer.stack import Stack
@@ -27,39 +28,55 @@ from serving.upload import upload
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Rows in packed order with their last hidden states (T, D); T is the sum of ``lengths``.
+    """Inputs in packed order with their last hidden states (T, D); T is the sum of ``lengths``.
 
-    ``kv`` has the keys and values (T, W) of every layer where the stack goes on to decode.
+    ``readers`` has one row an input, ``rows`` all rows, of which those with the same input share
+    it: ``sources`` says for each which one it is. ``kv`` has the keys and values (T, W) of every
+    layer where the stack goes on to decode.
     """
 
+    readers: list[Row]
     rows: list[Row]
+    sources: list[int]
     hidden: Tensor
     kv: list[Tensor]
 
     @property
     def lengths(self) -> list[int]:
         """Rows of the stream that each input takes."""
-        return [row.num_read for row in self.rows]
+        return [row.num_read for row in self.readers]
+
+    @property
+    def starts(self) -> list[int]:
+        """Where the input of each of ``rows`` begins."""
+        starts = list(accumulate(self.lengths, initial=0))
+        return [starts[source] for source in self.sources]
 
     def generating(self) -> Encoded:
-        """The rows that go on to decode, still in packed order."""
-        is_kept = [row.request.kind == "generate" for row in self.rows]
-        if all(is_kept):
-            return self
+        """The rows that go on to decode, still in packed order, with their inputs."""
+        kept = [i for i, row in enumerate(self.rows) if row.request.kind == "generate"]
+        rows, sources = [self.rows[i] for i in kept], [self.sources[i] for i in kept]
+        used = sorted(set(sources))
+        if len(used) == len(self.readers):
+            return Encoded(self.readers, rows, sources, self.hidden, self.kv)
+        if not kept:
+            return Encoded([], [], [], self.hidden[:0], [])
         device = self.hidden.device
-        kept = [row for row, wanted in zip(self.rows, is_kept, strict=True) if wanted]
-        stops = accumulate(self.lengths)
-        spans = [range(n - row.num_read, n) for row, n in zip(self.rows, stops, strict=True)]
-        chosen = [i for span, wanted in zip(spans, is_kept, strict=True) if wanted for i in span]
+        stops = list(accumulate(self.lengths, initial=0))
+        chosen = [i for number in used for i in range(stops[number], stops[number + 1])]
         at = upload(chosen, device, torch.int64)
         return Encoded(
-            kept, self.hidden.index_select(0, at), [kv.index_select(0, at) for kv in self.kv]
+            [self.readers[i] for i in used],
+            rows,
+            [used.index(source) for source in sources],
+            self.hidden.index_select(0, at),
+            [kv.index_select(0, at) for kv in self.kv],
         )
 
     def last_hidden(self) -> Tensor:
         """The hidden state (R, D) of each row's last token."""
-        ends = upload([stop - 1 for stop in accumulate(self.lengths)], self.hidden.device)
-        return self.hidden.index_select(0, ends)
+        ends = [s + row.num_read - 1 for s, row in zip(self.starts, self.rows, strict=True)]
+        return self.hidden.index_select(0, upload(ends, self.hidden.device))
 
 
 class ReadContext:
@@ -84,21 +101,84 @@ class ReadContext:
         raise AssertionError("a stack that reads inputs has no cross attention")
 
 
+class Pass:
+    """Inputs on their way through the stack that reads them, some layers at a time.
+
+    The adapters of ``rows`` must be ready, and stay so until it is over. Rows with the same input
+    share it, and more of them may come until then.
+    """
+
+    def __init__(self, weights: Weights, rows: Sequence[Row], dtype: torch.dtype) -> None:
+        self._rows = sorted(rows, key=_adapter)
+        self._readers: dict[Origin, Row] = {}
+        for row in self._rows:
+            self._readers.setdefault(row.origin, row)
+        ordered = list(self._readers.values())
+        self._stack = stack = weights.reader
+        device, name = weights.device, stack.record.name
+        lengths = [row.num_read for row in ordered]
+        ids = upload([token for row in ordered for token in row.inputs], device)
+        attention = packed_attention(stack, ordered, lengths, dtype, device)
+        is_decoding = any(row.request.kind == "generate" for row in rows)
+        self._plan = plan_of(weights.layout.packed, ordered, lengths, prompts_of=name)
+        keeps_kv = stack.record.is_causal and is_decoding
+        self._context = ReadContext(stack, attention, keeps_kv=keeps_kv)
+        indices = torch.cat([torch.arange(n, device=device) for n in lengths])
+        table, rotary = positions_of([row.place().reader for row in ordered], indices, lengths)
+        self._states, self._angles = stack.enter(ids, table, self._plan, rotary)
+        self._num_done = 0
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Every row that is served."""
+        return self._rows
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return self._states.shape[0]
+
+    @property
+    def num_left(self) -> int:
+        """Layers still to be run."""
+        return len(self._stack.layers) - self._num_done
+
+    def __contains__(self, origin: Origin) -> bool:
+        return origin in self._readers
+
+    def add(self, row: Row) -> None:
+        """Serve a row whose input is among those that are read."""
+        assert row.origin in self._readers
+        self._rows = sorted([*self._rows, row], key=_adapter)
+
+    def remove(self, row: Row) -> None:
+        """Serve a row no longer; another one with its input, if there is one, stands for it."""
+        self._rows.remove(row)
+        same = (one for one in self._rows if one.origin == row.origin)
+        self._readers[row.origin] = next(same, row)
+
+    def run(self, num_layers: int) -> None:
+        """Run that many layers, of those that are left."""
+        stop = self._num_done + min(num_layers, self.num_left)
+        self._states = self._stack.run(
+            self._states, self._angles, self._plan, self._context, range(self._num_done, stop)
+        )
+        self._num_done = stop
+
+    def result(self) -> Encoded:
+        """What was read, once no layer is left."""
+        assert not self.num_left
+        readers, rows = list(self._readers.values()), list(self._rows)
+        place = {origin: i for i, origin in enumerate(self._readers)}
+        sources = [place[row.origin] for row in rows]
+        return Encoded(readers, rows, sources, self._states, self._context.kv)
+
+
 def encode(weights: Weights, rows: Sequence[Row], dtype: torch.dtype) -> Encoded:
     """Run the first stack over the inputs of ``rows``; their adapters must be ready."""
-    ordered = sorted(rows, key=_adapter)
-    stack, device = weights.reader, weights.device
-    name = stack.record.name
-    offsets, lengths = [row.place().reader for row in ordered], [row.num_read for row in ordered]
-    ids = upload([token for row in ordered for token in row.inputs], device)
-    attention = packed_attention(stack, ordered, lengths, dtype, device)
-    is_decoding = any(row.request.kind == "generate" for row in ordered)
-    context = ReadContext(stack, attention, keeps_kv=stack.record.is_causal and is_decoding)
-    plan = plan_of(weights.layout.packed, ordered, lengths, prompts_of=name)
-    indices = torch.cat([torch.arange(n, device=device) for n in lengths])
-    table, rotary = positions_of(offsets, indices, lengths)
-    hidden = stack.forward(ids, table, plan, context, rotary)
-    return Encoded(ordered, hidden, context.kv)
+    whole = Pass(weights, rows, dtype)
+    whole.run(whole.num_left)
+    return whole.result()
 
 
 def packed_attention(

@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count
 
 import torch
 from torch import Tensor
+
+from serving.engine.prefill import Encoded
 
 BLOCK_TOKENS = 32
 
@@ -78,6 +80,23 @@ class PrefixCache:
             self._blocks.move_to_end(key)
         while self.num_bytes > self._max_bytes:
             self._drop(next(iter(self._blocks)))
+
+    def keep_all(self, encoded: Encoded) -> None:
+        """Copy the blocks of the inputs whose states are all finite."""
+        spans = torch.split(encoded.hidden, encoded.lengths)
+        starts = accumulate(encoded.lengths, initial=0)
+        long = [
+            (row, span, start)
+            for row, span, start in zip(encoded.readers, spans, starts, strict=False)
+            if len(span) >= BLOCK_TOKENS
+        ]
+        if not long:
+            return
+        sums = torch.stack([span.sum(dtype=torch.float32) for _, span, _ in long])
+        for (row, span, start), is_finite in zip(long, sums.isfinite().tolist(), strict=True):
+            if is_finite:
+                layers = [kv[start : start + len(span)] for kv in encoded.kv]
+                self.keep(row.request.adapter, row.inputs, layers)
 
     def forget(self, adapter: str) -> None:
         """Drop every block that was read under an adapter."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from serving.engine.offsets import NO_PLACES, Places
+from serving.engine.origin import Origin
 from serving.engine.request import Request
 from serving.engine.seen import Seen
 from serving.primitives.prepared import Prepared
@@ -51,6 +52,7 @@ class Row:
     reads: str = "encoder"
     places: Places | None = None
     beams: Beams | None = None
+    _origin: Origin | None = None
 
     @classmethod
     def of(
@@ -129,6 +131,23 @@ class Row:
         """
         own = self.tokens[:-1] if self.reads == "decoder" else []
         return (*[0] * self.place().reader.num_prompt, *self.request.input_ids, *own)
+
+    @property
+    def origin(self) -> Origin:
+        """What the request reads and by which adapter."""
+        if self._origin is None:
+            self._origin = Origin(self.request.adapter, self.request.input_ids)
+        return self._origin
+
+    @property
+    def reads_own(self) -> bool:
+        """True where the row also reads tokens it has written; else :attr:`origin` says it all."""
+        return self.reads == "decoder" and bool(self.tokens)
+
+    @property
+    def scores_input(self) -> bool:
+        """True where log-probabilities of the prompt are still to be given."""
+        return self.request.sampling.prompt_logprobs is not None and not self.tokens
 
     @property
     def prepared(self) -> Prepared:

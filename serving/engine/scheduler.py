@@ -10,15 +10,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Set
 from itertools import islice
+from typing import Literal, get_args
 
 from adapters_store.errors import OverloadedError
 from serving.engine.config import EngineConfig
 from serving.engine.events import Event, Failed
 from serving.engine.policies import build_policy
 from serving.engine.row import Row
+from serving.engine.step_tokens import StepTokens
 from serving.residency.cache import AdapterCache, code_of
 
+Lack = Literal["place", "tokens", "room"]
+"""What a row waits for: a place among adapters or rows, input tokens, keys and values."""
+
 _SHARE_OF_FREE = 3
+_MAX_PASSED = 16
 
 
 def _has_any_room(row: Row) -> bool:
@@ -34,6 +40,8 @@ class Scheduler:
         self._policy = build_policy(config.policy, config.tenant_weights, config.max_wait_s)
         self._waiting: dict[str, Row] = {}
         self._by_tenant: Counter[str] = Counter()
+        self._passed: dict[str, Lack] = {}
+        self._barriers: dict[Lack, float] = {}
         self._num_answers = 0
         self._num_searches = 0
 
@@ -93,19 +101,16 @@ class Scheduler:
         self,
         num_free_rows: int,
         running: Collection[Row],
-        *,
-        num_unread: int = 0,
+        tokens: StepTokens,
         has_room: Callable[[Row], bool] = _has_any_room,
     ) -> tuple[list[Row], list[Event]]:
-        """Rows to encode in this step, and the failures of rows whose adapter cannot be loaded.
+        """Rows to read in this step, and the failures of rows whose adapter cannot be loaded.
 
-        A request that generates takes a free row of the batch for each of its beams. The step's
-        input tokens stay within ``max_step_tokens``, but the first row always fits; ``num_unread``
-        of them belong to inputs that are being read. ``has_room`` takes room for a row's keys and
-        values; where it finds none, rows that come later and generate wait too. Its distinct
-        adapters, those of ``running`` included, stay within ``max_step_adapters``; once a row has
-        waited for ``max_wait_s`` for a place among them, or for the rows of all its beams, rows
-        that came after it wait too.
+        A request that generates takes a free row of the batch for each of its beams. ``tokens``
+        bounds the step's input, ``has_room`` takes room for a row's keys and values. The step's
+        distinct adapters, those of ``running`` included, stay within ``max_step_adapters``. Rows
+        that lack any of this are passed by others, but once one has waited for ``max_wait_s``,
+        those that came after it wait until it has it.
         """
         self._cache.poll()
         now = time.monotonic()
@@ -113,7 +118,7 @@ class Scheduler:
         can_any_run = num_free_rows > 0 or self._num_answers > 0
         admitted: list[Row] = []
         if can_any_run:
-            admitted = self._chosen(num_free_rows, running, now, num_unread, has_room)
+            admitted = self._chosen(num_free_rows, running, now, tokens, has_room)
         for row in admitted:
             self._take(row)
         return admitted, failures
@@ -132,50 +137,78 @@ class Scheduler:
         num_free_rows: int,
         running: Collection[Row],
         now: float,
-        num_tokens: int,
+        tokens: StepTokens,
         has_room: Callable[[Row], bool],
     ) -> list[Row]:
-        config = self._config
         adapters = {row.request.adapter for row in running} - {None}
         chosen: list[Row] = []
-        is_full = False
-        barrier = self._barrier(adapters, num_free_rows, now)
+        num_passed = 0
+        self._barriers = self._barriers_of(adapters, num_free_rows, now)
         for row in self._policy.order(now):
-            request = row.request
-            if not _is_ready(row) or row.arrived_at > barrier or row.width > num_free_rows:
+            adapter, writes = row.request.adapter, row.request.kind == "generate"
+            if not _is_ready(row) or self._is_barred(row) or row.width > num_free_rows:
                 continue
-            is_new = request.adapter is not None and request.adapter not in adapters
-            if is_new and len(adapters) >= config.max_step_adapters:
+            is_new = adapter is not None and adapter not in adapters
+            if is_new and len(adapters) >= self._config.max_step_adapters:
                 continue
-            if num_tokens and num_tokens + row.num_read > config.max_step_tokens:
-                break
-            if request.kind == "generate":
-                is_full = is_full or not has_room(row)
-                if is_full:
-                    continue
+            if writes and num_passed == _MAX_PASSED:
+                continue
+            cost = tokens.cost(row)
+            if not tokens.fits(cost):
+                if not tokens.is_reading:
+                    break
+                self._pass_by(row, "tokens", now)
+                num_passed += writes
+                continue
+            if writes and not has_room(row):
+                self._pass_by(row, "room", now)
+                num_passed += 1
+                continue
             chosen.append(row)
             if not row.is_paid:
                 self._policy.charge_input(row)
                 row.is_paid = True
-            num_tokens += row.num_read
+            tokens.take(row, cost)
             num_free_rows -= row.width
             if is_new:
-                adapters.add(request.adapter)
+                adapters.add(adapter)
         return chosen
 
-    def _barrier(self, adapters: Set[str | None], num_free_rows: int, now: float) -> float:
-        """Rows that arrived later than this wait, so that an overdue one gets what it needs."""
-        barrier = float("inf")
+    def _pass_by(self, row: Row, lack: Lack, now: float) -> None:
+        """Note what a row lacks; one that may not be passed any longer bars those behind it."""
+        self._passed[row.request.id] = lack
+        if self._is_due(row, now):
+            self._barriers[lack] = min(self._barriers[lack], row.arrived_at)
+
+    def _is_due(self, row: Row, now: float) -> bool:
+        """Whether others may no longer pass the row: it has waited too long, or ran before."""
+        return bool(row.tokens) or now - row.arrived_at > self._config.max_wait_s
+
+    def _is_barred(self, row: Row) -> bool:
+        barriers = self._barriers
+        if row.arrived_at > min(barriers["place"], barriers["tokens"]):
+            return True
+        return row.request.kind == "generate" and row.arrived_at > barriers["room"]
+
+    def _barriers_of(
+        self, adapters: Set[str | None], num_free_rows: int, now: float
+    ) -> dict[Lack, float]:
+        """Rows that arrived later than these wait, so that a due one gets what it lacks."""
+        barriers: dict[Lack, float] = dict.fromkeys(get_args(Lack), float("inf"))
+        for name, lack in self._passed.items():
+            row = self._waiting[name]
+            if self._is_due(row, now):
+                barriers[lack] = min(barriers[lack], row.arrived_at)
         is_full = len(adapters) >= self._config.max_step_adapters
         if not is_full and not self._num_searches:
-            return barrier
+            return barriers
         for row in self._waiting.values():
             if now - row.arrived_at <= self._config.max_wait_s or not _is_ready(row):
                 continue
             needs_place = is_full and row.request.adapter not in (None, *adapters)
             if needs_place or row.width > max(1, num_free_rows):
-                barrier = min(barrier, row.arrived_at)
-        return barrier
+                barriers["place"] = min(barriers["place"], row.arrived_at)
+        return barriers
 
     def _lease_ahead(self, now: float) -> list[Row]:
         """Lease the adapters of the next rows; returns those whose adapter cannot be loaded."""
@@ -204,6 +237,7 @@ class Scheduler:
 
     def _take(self, row: Row) -> None:
         del self._waiting[row.request.id]
+        self._passed.pop(row.request.id, None)
         tenant = row.request.tenant
         self._by_tenant[tenant] -= 1
         if not self._by_tenant[tenant]:

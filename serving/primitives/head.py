@@ -131,7 +131,7 @@ class States:
         numbers = torch.arange(len(self._spans), device=device)
         row_of = numbers.repeat_interleave(counts, output_size=num_tokens)
         hidden = self._hidden
-        if num_tokens != hidden.shape[0]:
+        if not self._is_packed:
             before = counts.cumsum(0) - counts
             at = torch.arange(num_tokens, device=device) + (starts - before)[row_of]
             hidden = hidden.index_select(0, at)
@@ -147,6 +147,16 @@ class States:
     def last(self) -> Tensor:
         """Last tokens' states."""
         return self._at([span.stop - 1 for span in self._spans])
+
+    @property
+    def _is_packed(self) -> bool:
+        """Whether the rows' tokens are all states, in order."""
+        stop = 0
+        for span in self._spans:
+            if span.start != stop or span.num_prompt_rows:
+                return False
+            stop = span.stop
+        return stop == self._hidden.shape[0]
 
     def _at(self, places: Sequence[int]) -> Tensor:
         at = upload(places, self._hidden.device)

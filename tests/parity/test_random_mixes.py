@@ -20,7 +20,7 @@ from adapters_store.primitives.override import OverridePart
 from adapters_store.primitives.prefix import PrefixPart
 from adapters_store.primitives.prompt import PromptPart
 from adapters_store.primitives.scale import ScalePart
-from benchmarks.drive import Outcome, drain
+from benchmarks.drive import Outcome, answers, drain
 
 seeds = st.integers(0, 3)
 choices = st.one_of(
@@ -48,7 +48,8 @@ choices = st.one_of(
         seeds,
     ),
 )
-rows = st.tuples(choices, st.integers(1, 20), st.integers(0, 3))
+rows = st.tuples(choices, st.integers(1, 20), st.lists(st.integers(0, 3), min_size=1, max_size=3))
+"""An artefact, an input's length, and the steps after each of the rows that have both."""
 
 
 def _parts(backbone: Backbone, kind: str, first: Any, second: Any, seed: int) -> list[Part]:
@@ -115,21 +116,47 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 )
 def test_any_mix_answers_as_the_reference_does(
     world: World,
-    drawn: list[tuple[tuple[str, Any, int], int, int]],
+    drawn: list[tuple[tuple[str, Any, int], int, list[int]]],
     max_rows: int,
     max_step_tokens: int,
 ) -> None:
     engine = world.engine(max_rows=max_rows, max_step_tokens=max_step_tokens)
     outcomes: dict[str, Outcome] = {}
     expected = {}
-    for number, (choice, length, num_steps) in enumerate(drawn):
+    for number, (choice, length, pauses) in enumerate(drawn):
         generator = torch.Generator().manual_seed(length)
         ids = tuple(torch.randint(3, 60, (length,), generator=generator).tolist())
         kind = _kind(world, choice)
-        engine.submit(world.request(f"{number}", kind, ids))
-        expected[f"{number}"] = (kind, ids)
-        drain(engine, outcomes, num_steps=num_steps)
+        for copy, num_steps in enumerate(pauses):
+            name = f"{number}-{copy}"
+            engine.submit(world.request(name, kind, ids))
+            expected[name] = (kind, ids)
+            drain(engine, outcomes, num_steps=num_steps)
     drain(engine, outcomes)
     engine.close()
     for name, (kind, ids) in expected.items():
         world.check(outcomes[name], kind, ids)
+
+
+@pytest.mark.parametrize("max_step_tokens", [4, 2048])
+def test_rows_of_one_input_share_its_reading_whatever_their_adapter_does(
+    world: World, max_step_tokens: int
+) -> None:
+    engine = world.engine(max_step_tokens=max_step_tokens, prefix_cache_bytes=0)
+    ids = tuple(range(5, 14))
+    kinds = [None, *world.artefacts]
+    outcomes: dict[str, Outcome] = {}
+    for kind in kinds:
+        answers(engine, [world.request("warm", kind, (3,))])
+    for kind in kinds:
+        for copy in range(2):
+            engine.submit(world.request(f"{kind}/{copy}", kind, ids))
+        drain(engine, outcomes, num_steps=1)
+        engine.submit(world.request(f"{kind}/2", kind, ids))
+        drain(engine, outcomes, num_steps=1)
+    drain(engine, outcomes)
+    assert engine.stats().num_reused_tokens_total >= len(kinds) * len(ids)
+    engine.close()
+    for kind in kinds:
+        for copy in range(3):
+            world.check(outcomes[f"{kind}/{copy}"], kind, ids)

@@ -9,7 +9,7 @@ key-value heads, ``d`` head width, ``E`` = (h + 2 k) d: queries, keys and values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, relu, silu
 
-from adapters_store.families.architecture import Activation
+from adapters_store.families.architecture import Activation, Rotary
 from adapters_store.families.architecture import Stack as StackRecord
 from serving.engine.transformer.embedding import InputEmbedding
 from serving.engine.transformer.linear_site import LinearSite
@@ -114,10 +114,32 @@ class Stack:
 
         ``rotary_T`` are the positions of rotary angles, where they are not those of the table.
         """
+        x, angles = self.enter(ids_T, positions_T, plan, rotary_T)
+        return self.run(x, angles, plan, context, range(len(self.layers)))
+
+    def enter(
+        self,
+        ids_T: Tensor,
+        positions_T: Tensor,
+        plan: Plan[Any] | None,
+        rotary_T: Tensor | None = None,
+    ) -> tuple[Tensor, Mapping[Rotary, Angles]]:
+        """What the first layer reads (T, D), and the angles of all layers; as :meth:`forward`."""
         x = self._embedding(ids_T, positions_T, plan)
         turning_T = positions_T if rotary_T is None else rotary_T
-        angles = {rotary: found.angles(turning_T) for rotary, found in self._positions.items()}
-        for number, layer in enumerate(self.layers):
+        return x, {rotary: found.angles(turning_T) for rotary, found in self._positions.items()}
+
+    def run(
+        self,
+        x: Tensor,
+        angles: Mapping[Rotary, Angles],
+        plan: Plan[Any] | None,
+        context: Context,
+        layers: range,
+    ) -> Tensor:
+        """Run some layers on what the one before them gave; the last one's states are final."""
+        for number in layers:
+            layer = self.layers[number]
             if plan is not None:
                 plan.enter(number, x)
             rotary = self._rotaries[number]
@@ -126,7 +148,9 @@ class Stack:
             if layer.cross_q is not None:
                 x = self._cross_attention(number, layer, x, plan, context)
             x = self._feed_forward(number, layer, x, plan)
-        return x if self._final_norm is None else self._final_norm(x, plan)
+        if layers.stop < len(self.layers) or self._final_norm is None:
+            return x
+        return self._final_norm(x, plan)
 
     def _self_attention(
         self,

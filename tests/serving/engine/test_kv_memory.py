@@ -132,6 +132,36 @@ def test_a_part_that_is_not_finite_fails_its_row_alone(llama_world: World) -> No
     assert found["good"].tokens == expected["good"].tokens
 
 
+@pytest.mark.parametrize("kind", ["generate", "embed"])
+def test_a_long_input_of_an_encoder_is_read_by_layers(t5_world: World, kind: str) -> None:
+    sampling = Sampling(max_tokens=5, ignore_eos=True)
+    long = Request("long", kind, t5_world.loras[0], (7, 9, 8) * 30, sampling)
+    mates = [
+        Request(f"{i}", "generate", None, (5 + i,) * 9, Sampling(max_tokens=30, ignore_eos=True))
+        for i in range(4)
+    ]
+    expected = answers(t5_world.engine(), [long]) | answers(t5_world.engine(), mates)
+    engine = t5_world.engine(max_step_tokens=20)
+    warm = Request("warm", "generate", t5_world.loras[0], (5,), Sampling(max_tokens=1))
+    outcomes: dict[str, Outcome] = {}
+    answers(engine, [warm])
+    engine.submit(mates[0])
+    drain(engine, outcomes, num_steps=2)
+    for number, request in enumerate((long, *mates[1:])):
+        assert "long" not in outcomes
+        assert engine.stats().num_running == 1 + number
+        engine.submit(request)
+        drain(engine, outcomes, num_steps=1)
+        assert len(outcomes["0"].tokens) == 3 + number
+        if number:
+            assert len(outcomes[request.id].tokens) == 1
+    assert "long" in outcomes
+    drain(engine, outcomes)
+    assert_same(outcomes, expected)
+    if kind == "embed":
+        assert outcomes["long"].vector == pytest.approx(expected["long"].vector, abs=1e-4)
+
+
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_rows_that_fail_together_leave_nothing_to_those_that_take_their_places(
     world: World, num_beams: int

@@ -16,7 +16,7 @@ from adapters_store.primitives.prefix import PrefixPart
 from serving.engine import Request, load_weights
 from serving.engine.kv import KvShape
 from serving.engine.kv_budget import KvBudget
-from serving.engine.kv_store import KvStore
+from serving.engine.kv_store import KvStore, Run
 from serving.engine.offsets import Places
 from serving.engine.row import Row
 from serving.engine.transformer.attention import PackedAttention, slab_attention
@@ -131,7 +131,7 @@ def test_cached_rows_equal_the_reference(name, chosen, moves):
             store.put_front(row, prefix)
         store.fit(row, length, lambda one: one.position + 1)
         cached = [qkv[:, stack.query_width :]] * record.num_layers
-        store.write([(row, 0, length)], cached)
+        store.write([Run(row, 0, length)], cached)
         found.append((row, qkv, prefix))
     if moves < len(found):
         store.remove(found.pop(moves)[0], lambda one: one.position + 1)
