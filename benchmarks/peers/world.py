@@ -15,23 +15,15 @@ from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from adapters_store.families.site import Site
 from adapters_store.formats.peft.export import export_peft
+from benchmarks.cells import LLAMA
 from benchmarks.synthetic import MemoryLoader, make_bank, make_llama, make_lora, make_routing
 
 NUM_TASKS = 32
 RANK = 8
 EFFECT = 0.25
 BANK = {"num_skills": 8, "num_heads": 8, "rank": RANK, "effect": EFFECT}
-SHARED: dict[str, Any] = {
-    "num_hidden_layers": 8,
-    "vocab_size": 8192,
-    "max_position_embeddings": 1024,
-    # The usual 0.02 makes a random model repeat one token, which hides differences.
-    "initializer_range": 0.06,
-}
-MODELS: dict[int, dict[str, Any]] = {
-    512: {"intermediate_size": 1408, "num_attention_heads": 8, "num_key_value_heads": 4},
-    1024: {"intermediate_size": 2816, "num_attention_heads": 16, "num_key_value_heads": 8},
-}
+INITIALIZER_RANGE = 0.06
+"""The usual 0.02 makes a random model repeat one token, which hides differences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +38,8 @@ class World:
 
 def write_world(folder: Path, *, width: int, sites: str) -> None:
     """Write ``backbone/`` and ``adapters/0`` to ``adapters/31``; ``sites`` is ``qv`` or ``all``."""
-    model = {"hidden_size": width, **MODELS[width], **SHARED}
-    backbone = make_llama(folder / "backbone", seed=0, **model)
+    settings = {**LLAMA[width], "initializer_range": INITIALIZER_RANGE}
+    backbone = make_llama(folder / "backbone", seed=0, **settings)
     for number, lora in enumerate(_loras(backbone, sites)):
         export_peft(lora, backbone, folder / "adapters" / f"{number}")
 
@@ -65,11 +57,10 @@ def open_world(folder: Path, *, sites: str) -> World:
     return World(backbone, loader, loras, routings)
 
 
-def make_inputs(num_rows: int, num_tokens: int) -> list[list[int]]:
+def make_inputs(vocab_size: int, num_rows: int, num_tokens: int) -> list[list[int]]:
     """Random token ids without the special ones; seed 1."""
     generator = torch.Generator().manual_seed(1)
-    shape = (num_rows, num_tokens)
-    return torch.randint(3, SHARED["vocab_size"], shape, generator=generator).tolist()
+    return torch.randint(3, vocab_size, (num_rows, num_tokens), generator=generator).tolist()
 
 
 def _chosen(backbone: Backbone, sites: str) -> list[Site]:

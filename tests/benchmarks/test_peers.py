@@ -10,13 +10,13 @@ from adapters_store.errors import UnavailableError
 from benchmarks.__main__ import main
 from benchmarks.peers import environment
 from benchmarks.peers.child import Child
-from benchmarks.peers.run import CASES, HEADLINE
+from benchmarks.peers.run import CASES, QUICK
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_peers_serve_the_same_tokens_and_ours_serves_more_of_them(tmp_path):
-    cases = [HEADLINE, "512_qv_float32"]
+    cases = [QUICK, "512-fp32-qv"]
     named = [word for name in cases for word in ("--part", name)]
     assert main(["peers", "--quick", *named, "--json", str(tmp_path / "out.json")]) == 0
     document = json.loads((tmp_path / "out.json").read_text())
@@ -30,12 +30,12 @@ def test_peers_serve_the_same_tokens_and_ours_serves_more_of_them(tmp_path):
         assert all(row["tokens_s"] > 0 and row["busy"] < 1.1 for row in found)
     names = ["bare_over_vllm", "lora_32_over_vllm", "lora_32_over_peft", "routed_32_over_vllm"]
     for name in names:
-        assert ratios[name] == ratios[f"{name}_{HEADLINE}"]
-        assert ratios[f"{name}_512_qv_float32"] > 0
+        assert ratios[name] > 0
+        assert ratios[f"{name}_fp32"] > 0
     for run in ("bare", "lora_32"):
         for peer in ("vllm", "peft"):
-            assert ratios[f"{run}_same_tokens_as_{peer}_512_qv_float32"] >= 0.9
-    assert ratios["lora_32_same_tokens_as_bare_512_qv_float32"] == 0
+            assert ratios[f"{run}_same_tokens_as_{peer}_fp32"] >= 0.9
+    assert ratios["lora_32_same_tokens_as_bare_fp32"] == 0
     # Floors far below what a quiet machine shows (docs/results/peers.md).
     assert ratios["bare_over_vllm"] > 0.35
     assert ratios["lora_32_over_vllm"] > 1.1
@@ -85,12 +85,13 @@ def test_a_child_that_ends_is_an_error_with_its_last_words(tmp_path):
         child.ready()
 
 
+def test_cases_and_their_ratios_have_names_of_their_own():
+    assert len({case.suffix for case in CASES.values()}) == len(CASES) == 8
+    assert CASES[QUICK].suffix == ""
+    assert CASES["1024-fp32-all"].suffix == "_all_fp32_1024"
+
+
 def test_an_unknown_part_is_a_usage_error_that_names_the_known_ones(capsys):
-    assert main(["peers", "--part", "64_qv_float16"]) == 2
+    assert main(["peers", "--part", "64-fp16-qv"]) == 2
     said = capsys.readouterr().err
     assert all(name in said for name in CASES)
-
-
-def test_a_benchmark_without_cases_refuses_one(capsys):
-    assert main(["fairness", "--part", "1"]) == 2
-    assert "the benchmark 'fairness' has no cases" in capsys.readouterr().err
