@@ -146,7 +146,7 @@ def _measure(
             _note(report, child)
         for number in range(num_repeats + 1):
             for name, each in turns:
-                # The round that does not count loads all adapters; fewer need no round of their own.
+                # The round that does not count loads all adapters; no other count needs one.
                 if number or each[1] in (0, NUM_TASKS):
                     reply = children[name].run(*each)
                     if number:
