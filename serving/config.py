@@ -72,6 +72,7 @@ class EngineSection(_Section):
     max_kv_bytes: int = Field(default=4 * 2**30, ge=1)
     prefix_cache_bytes: int = Field(default=2**28, ge=0)
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
+    kernels: Literal["auto", "torch", "triton"] = "auto"
     balance_flops_per_byte: float = Field(default=4.0, gt=0)
     policy: Literal["fair", "fifo"] = "fair"
     tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)

@@ -59,6 +59,8 @@ class DecodeBatch:
             self._device,
             config.mixture_form,
             config.balance_flops_per_byte,
+            weights.backend,
+            config.max_rows,
         )
         self.rows: list[Row] = []
 
@@ -114,7 +116,7 @@ class DecodeBatch:
             for row in encoded.rows:
                 self._cross.add(row, row.num_read)
                 _put_front(self._cross, row, "decoder.cross")
-            plan = plan_of(self._weights.layout.packed, encoded.readers, encoded.lengths)
+            plan = plan_of(self._weights, encoded.readers, encoded.lengths)
             projections = [layer.cross_kv for layer in self._stack.layers]
             self._cross.write(
                 runs, [kv(encoded.hidden, plan) for kv in projections if kv is not None]

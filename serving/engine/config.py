@@ -11,6 +11,7 @@ import torch
 from adapters_store.errors import UsageError
 from serving.device import is_device_name
 from serving.engine.policies import POLICIES
+from serving.primitives.backend import KERNELS
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FORMS = ("auto", "composed", "shared")
@@ -31,7 +32,9 @@ class EngineConfig:
     ``max_lookahead``: queued rows whose adapters are loaded ahead. ``max_adapter_bytes``: budget
     of adapters that are ready to run, ``max_host_bytes`` of adapters as they were read.
     ``mixture_form``: how routed rows decode; ``auto`` computes the cheaper form from
-    ``balance_flops_per_byte``, the machine's FLOP per byte of memory traffic. ``policy`` orders the
+    ``balance_flops_per_byte``, the machine's FLOP per byte of memory traffic. ``kernels`` run
+    low-rank products: Triton's on CUDA where they run there, else torch's operators; ``triton``
+    insists. ``policy`` orders the
     waiting rows; ``tenant_weights`` are the shares of tenants that do not have share 1.
     ``max_step_adapters``: distinct adapters of one step. ``max_wait_s``: seconds after which a
     waiting row passes priorities and keeps others from taking its place.
@@ -51,6 +54,7 @@ class EngineConfig:
     max_kv_bytes: int = 4 * 1024**3
     prefix_cache_bytes: int = 256 * 1024**2
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
+    kernels: Literal["auto", "torch", "triton"] = "auto"
     balance_flops_per_byte: float = 4.0
     policy: str = "fair"
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
@@ -71,6 +75,8 @@ class EngineConfig:
             problems.append(f"device is {self.device!r}; expected auto, cpu, cuda or cuda:N")
         if self.mixture_form not in FORMS:
             problems.append(f"mixture_form is {self.mixture_form!r}; known: {', '.join(FORMS)}")
+        if self.kernels not in KERNELS:
+            problems.append(f"kernels is {self.kernels!r}; known: {', '.join(KERNELS)}")
         if self.policy not in POLICIES:
             problems.append(f"policy is {self.policy!r}; known: {', '.join(POLICIES)}")
         problems += [

@@ -32,7 +32,7 @@ def read_prompts(
     lengths = [own.num_prompt for own in offsets]
     attention = packed_attention(stack, rows, lengths, dtype, device)
     context = _PromptContext(stack, attention, rows, lengths, cross)
-    plan = plan_of(weights.layout.packed, rows, lengths, prompts_of="decoder")
+    plan = plan_of(weights, rows, lengths, prompts_of="decoder")
     indices = torch.cat([torch.arange(n, device=device) for n in lengths])
     table, rotary = positions_of(offsets, indices, lengths)
     stack.forward(torch.zeros_like(indices), table, plan, context, rotary)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
@@ -28,6 +29,7 @@ from serving.engine.stats import COUNTED, EngineStats
 from serving.engine.step_tokens import StepTokens
 from serving.engine.unloading import Unloading, cut_off
 from serving.engine.weights import Weights, load_weights
+from serving.primitives.backend import backend_for
 from serving.primitives.prepared import Target
 from serving.residency.cache import AdapterCache
 from serving.residency.loader import ArtefactLoader
@@ -62,6 +64,8 @@ class Engine:
                 raise UsageError(
                     f"the shared weights are {self._weights.dtype}; dtype is {config.dtype}"
                 )
+            backend = backend_for(config.kernels, device, config.torch_dtype)
+            self._weights = replace(self._weights, backend=backend)
             if config.device != "auto" and find_device(config.device) != device:
                 raise UsageError(f"the shared weights are on {device}; device is {config.device!r}")
         target = Target(

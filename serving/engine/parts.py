@@ -170,9 +170,7 @@ class PartReader:
         offsets = [row.place().reader for row in rows]
         table, rotary = positions_of(offsets, torch.cat(indices), lengths)
         firsts = [part.start for part in parts]
-        plan = plan_of(
-            weights.layout.packed, rows, lengths, prompts_of=self._stack_name, firsts=firsts
-        )
+        plan = plan_of(weights, rows, lengths, prompts_of=self._stack_name, firsts=firsts)
         context = _Context(weights.reader, parts, self._shape.dtype)
         hidden_TD = weights.reader.forward(upload(ids, device), table, plan, context, rotary)
         spans = torch.split(hidden_TD, lengths)

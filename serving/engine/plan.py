@@ -1,36 +1,33 @@
-"""The decode plan: row-ordered tensors of the running batch, touched when its rows change.
+"""The decode plan: what the running batch's adapters do, touched when its rows change.
 
-Each packed site keeps one table of factors per rank bucket, so a rank-4 row does not pay for a
-rank-64 mate; routed rows in the shared-bank form are kept per bank. Bare rows are in no table.
+The backend keeps the rows' low-rank products, and those of routed rows in the shared-bank form by
+bank; all other effects are tensors in row order. Bare rows are in no table.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from serving.primitives.backend import Backend, Mixtures
 from serving.primitives.layout import PackedSite
-from serving.primitives.low_rank import RowTable
-from serving.primitives.mixture import Bank, BankTable, is_shared_cheaper
+from serving.primitives.mixture import Bank, is_shared_cheaper
 from serving.primitives.plan import Plan, effects
 from serving.primitives.prepared import Prepared
 from serving.primitives.rows import Stacked
 
-_RANK_BUCKETS = (8, 32, 128)
-
 Place = TypeVar("Place")
 Variant = TypeVar("Variant")
-Table = TypeVar("Table", RowTable, Stacked)
 
 
 class DecodePlan(Plan[Stacked]):
     """What the adapters of the decode batch do at the decoder's places.
 
-    ``sites`` are all packed sites; ``active`` the indices that decode steps run.
+    ``sites`` are all packed sites; ``active`` the indices that decode steps run. The batch never
+    has more than ``max_rows`` rows.
     """
 
     def __init__(
@@ -41,26 +38,45 @@ class DecodePlan(Plan[Stacked]):
         device: torch.device,
         form: str,
         balance: float,
+        backend: Backend,
+        max_rows: int,
     ) -> None:
         super().__init__(sites)
         self._active = active
         self._dtype, self._device = dtype, device
         self._form, self._balance = form, balance
-        self._products: dict[int, dict[int, RowTable]] = {}
-        self._banks: dict[int, BankTable] = {}
+        self._backend, self._max_rows = backend, max_rows
+        self._products = backend.products(sites, active, dtype, device, max_rows)
+        self._banks: dict[int, Mixtures] = {}
 
     @property
     def is_empty(self) -> bool:
         """True for a wholly bare batch, which then pays nothing."""
-        return not (self._products or self._banks or any(self._tables.values()))
+        return self._products.is_empty and not self._banks and not any(self._tables.values())
+
+    @property
+    def shape(self) -> Hashable | None:
+        """Equal where a step does the same to the same memory; None where it cannot be recorded."""
+        shapes = [self._products.shape, *(bank.shape for bank in self._banks.values())]
+        if any(self._tables.values()) or any(shape is None for shape in shapes):
+            return None
+        return tuple(shapes)
+
+    def refresh(self) -> None:
+        """Bring the device up to date before a recorded step."""
+        self._products.refresh()
+        for bank in self._banks.values():
+            bank.refresh()
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all tables."""
-        return sum(table.num_bytes for table in self._all_tables())
+        own = sum(table.num_bytes for table in self._all_tables())
+        return self._products.num_bytes + own
 
     def join(self, row: int, prepared: Prepared, num_mates: int) -> None:
         """Add batch row ``row``; ``num_mates`` routed rows are expected to decode together."""
+        self._products.touch()
         for table in self._all_tables():
             table.touch()
         mixture = prepared.mixture
@@ -69,16 +85,12 @@ class DecodePlan(Plan[Stacked]):
             shared = frozenset(mixture.bank.sites)
             key = id(mixture.bank)
             if key not in self._banks:
-                self._banks[key] = BankTable(mixture.bank, self._sites)
+                self._banks[key] = self._backend.mixtures(mixture.bank, self._sites, self._max_rows)
             self._banks[key].join(row, mixture)
-        for index, factors in prepared.factors.items():
-            if index not in self._active or index in shared:
-                continue
-            bucket = bisect_left(_RANK_BUCKETS, factors.rank)
-            tables = self._products.setdefault(index, {})
-            if bucket not in tables:
-                tables[bucket] = RowTable(self._sites[index], self._dtype, self._device)
-            tables[bucket].join(row, factors)
+        own = prepared.factors
+        if shared:
+            own = {index: factors for index, factors in own.items() if index not in shared}
+        self._products.join(row, own)
         for kind, place, variant, tensors in effects(self._sites, prepared):
             if self._is_active(place):
                 stacks = self._tables[kind].setdefault(place, {})
@@ -88,23 +100,18 @@ class DecodePlan(Plan[Stacked]):
 
     def leave(self, row: int, last: int) -> None:
         """Drop batch row ``row``; batch row ``last`` takes its number."""
+        self._products.leave(row, last)
         for table in self._all_tables():
             table.leave(row, last)
-        self._products = _occupied(self._products)
         self._tables = {kind: _occupied(places) for kind, places in self._tables.items()}
         self._banks = {key: bank for key, bank in self._banks.items() if bank.rows}
 
     def _add_products(self, index: int, x_TD: Tensor, y_TE: Tensor) -> None:
-        tables = self._products.get(index)
-        if tables is not None:
-            for table in tables.values():
-                table.apply(x_TD, y_TE)
+        self._products.apply(index, x_TD, y_TE)
         for bank in self._banks.values():
             bank.apply(index, x_TD, y_TE)
 
-    def _all_tables(self) -> Iterator[RowTable | BankTable | Stacked]:
-        for tables in self._products.values():
-            yield from tables.values()
+    def _all_tables(self) -> Iterator[Mixtures | Stacked]:
         yield from self._banks.values()
         for by_place in self._tables.values():
             for stacks in by_place.values():
@@ -121,8 +128,8 @@ class DecodePlan(Plan[Stacked]):
 
 
 def _occupied(
-    by_place: Mapping[Place, Mapping[Variant, Table]],
-) -> dict[Place, dict[Variant, Table]]:
+    by_place: Mapping[Place, Mapping[Variant, Stacked]],
+) -> dict[Place, dict[Variant, Stacked]]:
     """The tables that hold a row."""
     found = {
         place: {variant: table for variant, table in tables.items() if table.rows}

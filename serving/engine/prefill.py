@@ -21,7 +21,6 @@ from serving.engine.row import Row
 from serving.engine.transformer.attention import PackedAttention
 from serving.engine.transformer.stack import Stack
 from serving.engine.weights import Weights
-from serving.primitives.layout import PackedSite
 from serving.primitives.plan import RunPlan
 from serving.upload import upload
 
@@ -120,7 +119,7 @@ class Pass:
         ids = upload([token for row in ordered for token in row.inputs], device)
         attention = packed_attention(stack, ordered, lengths, dtype, device)
         is_decoding = any(row.request.kind == "generate" for row in rows)
-        self._plan = plan_of(weights.layout.packed, ordered, lengths, prompts_of=name)
+        self._plan = plan_of(weights, ordered, lengths, prompts_of=name)
         keeps_kv = stack.record.is_causal and is_decoding
         self._context = ReadContext(stack, attention, keeps_kv=keeps_kv)
         indices = torch.cat([torch.arange(n, device=device) for n in lengths])
@@ -218,7 +217,7 @@ def positions_of(
 
 
 def plan_of(
-    sites: Sequence[PackedSite],
+    weights: Weights,
     ordered: Sequence[Row],
     lengths: Sequence[int],
     *,
@@ -243,7 +242,9 @@ def plan_of(
             for i, start in zip(numbers, starts):
                 first = 0 if firsts is None else firsts[i]
                 prompts.append((start, prompt, slice(first, first + lengths[i])))
-    return RunPlan(sites, runs, prompts) if runs else None
+    if not runs:
+        return None
+    return RunPlan(weights.layout.packed, runs, prompts, weights.backend.runs)
 
 
 def _adapter(row: Row) -> str:

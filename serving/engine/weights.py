@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from serving.engine.transformer.output import OutputHead
 from serving.engine.transformer.relative_bias import RelativeBiasTable
 from serving.engine.transformer.sight import sights
 from serving.engine.transformer.stack import Layer, Stack
+from serving.primitives.backend import Backend, plain_backend
 from serving.primitives.layout import PackedSite, SiteLayout
 
 
@@ -30,7 +31,7 @@ class Weights:
 
     ``vectors`` are the norms' and linear maps' vectors by canonical name, as they are stored;
     ``pooler`` is the weight and bias of the backbone's own pooler in float32, where the folder
-    holds it.
+    holds it. ``backend`` runs the low-rank products of rows.
     """
 
     layout: SiteLayout
@@ -40,6 +41,7 @@ class Weights:
     device: torch.device
     vectors: dict[str, Tensor]
     pooler: tuple[Tensor, Tensor] | None
+    backend: Backend = field(default_factory=plain_backend)
 
     @property
     def relative(self) -> frozenset[str]:

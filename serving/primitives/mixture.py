@@ -227,6 +227,14 @@ class BankTable:
         """Bytes of the rows' routing weights."""
         return sum(w.nbytes for w in self._weights)
 
+    @property
+    def shape(self) -> None:
+        """A step over weights that grow and move cannot be recorded."""
+        return None
+
+    def refresh(self) -> None:
+        """Nothing to do before a step: :meth:`apply` stacks the weights when rows have changed."""
+
     def join(self, row: int, mixture: Mixture) -> None:
         """Append batch row ``row`` with its routing."""
         self._order.join(row)

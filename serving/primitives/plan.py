@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_arg
 
 from torch import Tensor
 
+from serving.primitives.backend import MakesRuns
 from serving.primitives.bottleneck import Form, deltas
 from serving.primitives.layout import PackedSite
 from serving.primitives.low_rank import Segments
@@ -153,7 +154,8 @@ class RunPlan(Plan[Runs]):
     """The plan of packed prefill rows, from runs of tokens that share an adapter.
 
     ``runs`` holds ``(start, stop, prepared)`` with half-open token ranges; ``prompts`` says where
-    each prompt lies in a stack that it enters, and which of its rows are there.
+    each prompt lies in a stack that it enters, and which of its rows are there. ``segments`` makes
+    what adds the runs' low-rank products.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class RunPlan(Plan[Runs]):
         sites: Sequence[PackedSite],
         runs: Sequence[tuple[int, int, Prepared]],
         prompts: Sequence[tuple[int, Prompt, slice]] = (),
+        segments: MakesRuns = Segments,
     ) -> None:
         super().__init__(sites)
         self._prompts: dict[int, list[tuple[int, Tensor]]] = {}
@@ -168,7 +171,7 @@ class RunPlan(Plan[Runs]):
             for layer, rows in prompt.rows.items():
                 self._prompts.setdefault(layer, []).append((start, rows[chosen]))
         products = [(start, stop, p.factors) for start, stop, p in runs if p.factors]
-        self._segments = Segments(sites, products)
+        self._segments = segments(sites, products)
         for start, stop, prepared in runs:
             for kind, place, variant, tensors in effects(sites, prepared):
                 tables = self._tables[kind].setdefault(place, {})

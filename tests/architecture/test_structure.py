@@ -32,6 +32,7 @@ TABLES = (
     ("training.reference", "REFERENCES"),
     ("training.metrics", "METRICS"),
     ("serving.primitives", "PRIMITIVES"),
+    ("serving.primitives.backend", "BACKENDS"),
     ("serving.engine.policies", "POLICIES"),
     ("patchbay.cli", "COMMANDS"),
     ("benchmarks.__main__", "BENCHMARKS"),

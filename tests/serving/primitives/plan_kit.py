@@ -12,6 +12,7 @@ from adapters_store.lazy import resolve
 from adapters_store.primitives import Part
 from serving.engine.plan import DecodePlan
 from serving.primitives import PRIMITIVES
+from serving.primitives.backend import plain_backend
 from serving.primitives.layout import SiteLayout
 from serving.primitives.plan import Plan, RunPlan
 from serving.primitives.prepared import Prepared, Target
@@ -51,7 +52,9 @@ def run_plan(rows: Sequence[Prepared]) -> Plan[Any]:
 def decode_plan(rows: Sequence[Prepared], *, through: int = 0) -> Plan[Any]:
     """The decode plan of the rows, which come after ``through`` others that leave again."""
     active = frozenset(range(len(LAYOUT.packed)))
-    plan = DecodePlan(LAYOUT.packed, active, torch.float32, CPU, "composed", 4.0)
+    plan = DecodePlan(
+        LAYOUT.packed, active, torch.float32, CPU, "composed", 4.0, plain_backend(), 64
+    )
     for i in range(through):
         plan.join(i, rows[i % len(rows)], 0)
     for last in reversed(range(through)):

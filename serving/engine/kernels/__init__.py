@@ -1,0 +1,1 @@
+"""Triton kernels of the decode step that are no primitive's."""

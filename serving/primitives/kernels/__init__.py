@@ -1,0 +1,1 @@
+"""Triton kernels of primitives, and what feeds them: see :mod:`serving.primitives.backend`."""

@@ -1,0 +1,33 @@
+"""What a kernel knows of one adapter's factors at one packed site: five numbers.
+
+Factors stay where they are; a table of numbers says where that is, so that rows and runs of any
+adapters are one launch and a row that joins copies nothing.
+"""
+
+from __future__ import annotations
+
+from serving.primitives.factors import Factors
+
+NUM_FIELDS = 5
+MAX_RANK = 128
+MIN_BLOCK = 16
+
+NO_FIELDS = (0, 0, 0, 0, 0)
+
+
+def fields_of(factors: Factors) -> tuple[int, int, int, int, int]:
+    """Addresses of ``a`` and ``b``, the rank, the members' places, and the row stride of ``a``.
+
+    Member ``j`` is the ``p``-th adapted one where byte ``j`` of the places is ``p + 1``; it is not
+    adapted where that byte is 0.
+    """
+    places = sum((p + 1) << (8 * member) for p, member in enumerate(factors.members))
+    a, b = factors.a, factors.b
+    assert a.is_contiguous()
+    assert b.is_contiguous()
+    return a.data_ptr(), b.data_ptr(), factors.rank, places, a.stride(0)
+
+
+def block_of(rank: int) -> int:
+    """The smallest block of a kernel that holds that rank."""
+    return max(MIN_BLOCK, 1 << (rank - 1).bit_length())
