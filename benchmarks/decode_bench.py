@@ -121,7 +121,7 @@ class DecodeBench:
     def fill(self, name: str, tasks: list[Artefact | None]) -> None:
         """Give the engine a row of each of ``tasks`` in turn and step until all decode.
 
-        Every task answers once before, so that all its rows find their adapters in memory.
+        Every task answers a short input before, so that all rows find their adapters in memory.
         """
         engine = self.engines[name]
         self.rows_of[name] = tasks
@@ -133,7 +133,7 @@ class DecodeBench:
         answers(
             engine,
             [
-                Request(f"once-{i}", "generate", digest, inputs[i], once)
+                Request(f"once-{i}", "generate", digest, inputs[i][:2], once)
                 for i, digest in enumerate(digests)
             ],
         )

@@ -18,7 +18,7 @@ import torch
 
 from adapters_store.backbone import Backbone
 from benchmarks.cells import T5
-from benchmarks.report import Report
+from benchmarks.report import Report, Target
 from benchmarks.synthetic import MemoryLoader, make_lora, make_t5
 from benchmarks.traffic import Seen, closed_loop, open_loop, percentile, poisson
 from serving.engine import Engine, EngineConfig, Request, Sampling, Weights, load_weights
@@ -28,6 +28,8 @@ VICTIMS = ("a", "b", "c")
 FLOOD, FLOOD_FACTOR = "flood", 10
 LOAD = 0.9
 """Share of the measured capacity that the four tenants' shares add up to."""
+
+TARGETS = (Target("victim_p99_over_alone", at_most=1.5),)
 
 
 class _World:
@@ -79,6 +81,7 @@ def run(
                 "load": LOAD,
                 "flood_factor": FLOOD_FACTOR,
             },
+            targets=TARGETS,
         )
         share = LOAD * capacity / (len(VICTIMS) + 1)
         alone = _victims(world, "fair", share, duration_s, flood=0.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +22,7 @@ from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from adapters_store.store import Store
 from benchmarks.cells import T5
-from benchmarks.report import Report
+from benchmarks.report import Report, Target, choose_parts
 from benchmarks.synthetic import make_bank, make_lora, make_routing, make_t5
 from benchmarks.traffic import Driver, closed_loop, percentile, zipf
 from serving.core.loader import StoreLoader
@@ -32,6 +33,14 @@ FACTORS = (0.5, 1.0, 2.0, 4.0)
 SPREADS = {"uniform": 0.0, "zipf": 1.0}
 FEW, MANY = 32, 10_000
 BANK = {"num_skills": 8, "num_heads": 8, "rank": 8}
+
+PARTS = (*SPREADS, "registration", "routings")
+TARGETS = (
+    Target("ttft_p95_2x_over_1x", at_most=3.0),
+    Target("ttft_p95_2x_over_1x_zipf", at_most=3.0),
+    Target("step_10000_over_32", at_most=1.02),
+    Target("first_token_after_register_over_warm", at_most=2.0),
+)
 
 
 class _World:
@@ -61,8 +70,14 @@ class _World:
         return Request(str(number), "generate", adapter, ids, sampling)
 
 
-def run(*, quick: bool, model: dict[str, Any] | None = None, num_many: int = MANY) -> Report:
-    """Measure everything; ``quick`` sends fewer requests and leaves Zipf traffic out."""
+def run(
+    *,
+    quick: bool,
+    parts: Sequence[str] = (),
+    model: dict[str, Any] | None = None,
+    num_many: int = MANY,
+) -> Report:
+    """Measure ``parts``, or all; ``quick`` sends fewer requests and leaves Zipf traffic out."""
     num_requests = 96 if quick else 480
     report = Report(
         "residency",
@@ -74,45 +89,50 @@ def run(*, quick: bool, model: dict[str, Any] | None = None, num_many: int = MAN
             "requests": num_requests,
             "routings": num_many,
         },
+        targets=TARGETS,
     )
+    chosen = choose_parts(parts, PARTS)
+    if quick and not parts:
+        chosen = tuple(part for part in chosen if part != "zipf")
     with tempfile.TemporaryDirectory() as folder:
         world = _World(Path(folder), {**T5[512], "num_layers": 4, **(model or {})})
-        _working_sets(world, report, ("uniform",) if quick else tuple(SPREADS), num_requests)
-        _registration(world, report, 5 if quick else 25)
-        _many_routings(world, report, num_many, 24 if quick else 96)
+        for spread in (part for part in chosen if part in SPREADS):
+            with report.timed(spread):
+                _working_sets(world, report, spread, num_requests)
+        if "registration" in chosen:
+            with report.timed("registration"):
+                _registration(world, report, 5 if quick else 25)
+        if "routings" in chosen:
+            with report.timed("routings"):
+                _many_routings(world, report, num_many, 24 if quick else 96)
         world.store.close()
     return report
 
 
-def _working_sets(
-    world: _World, report: Report, spreads: tuple[str, ...], num_requests: int
-) -> None:
+def _working_sets(world: _World, report: Report, spread: str, num_requests: int) -> None:
     most = int(max(FACTORS) * NUM_SLOTS)
     artefacts = [make_lora(world.backbone, rank=8, seed=i) for i in range(most)]
     digests = [world.publish(f"lora-{i}", one) for i, one in enumerate(artefacts)]
     size = _prepared_bytes(world, digests[0])
-    for spread in spreads:
-        for factor in FACTORS:
-            chosen = digests[: int(factor * NUM_SLOTS)]
-            engine = world.engine(
-                max_adapter_bytes=NUM_SLOTS * size, max_host_bytes=2 * NUM_SLOTS * size
-            )
-            report.rows.append(
-                {
-                    "spread": spread,
-                    "factor": factor,
-                    **_traffic(world, engine, chosen, spread, num_requests),
-                }
-            )
-            engine.close()
-    rows = {(row["spread"], row["factor"]): row for row in report.rows}
-    for spread in spreads:
-        suffix = "" if spread == "uniform" else f"_{spread}"
-        for factor in (2.0, 4.0):
-            one, more = rows[spread, 1.0], rows[spread, factor]
-            name = f"{factor:g}x_over_1x{suffix}"
-            report.ratios[f"ttft_p95_{name}"] = more["ttft_p95_ms"] / one["ttft_p95_ms"]
-            report.ratios[f"throughput_{name}"] = more["tokens_s"] / one["tokens_s"]
+    rows: dict[float, dict[str, Any]] = {}
+    for factor in FACTORS:
+        chosen = digests[: int(factor * NUM_SLOTS)]
+        engine = world.engine(
+            max_adapter_bytes=NUM_SLOTS * size, max_host_bytes=2 * NUM_SLOTS * size
+        )
+        rows[factor] = {
+            "part": spread,
+            "factor": factor,
+            **_traffic(world, engine, chosen, spread, num_requests),
+        }
+        engine.close()
+    report.rows += rows.values()
+    suffix = "" if spread == "uniform" else f"_{spread}"
+    for factor in (2.0, 4.0):
+        one, more = rows[1.0], rows[factor]
+        name = f"{factor:g}x_over_1x{suffix}"
+        report.ratios[f"ttft_p95_{name}"] = more["ttft_p95_ms"] / one["ttft_p95_ms"]
+        report.ratios[f"throughput_{name}"] = more["tokens_s"] / one["tokens_s"]
 
 
 def _prepared_bytes(world: _World, digest: str) -> int:
@@ -161,20 +181,27 @@ def _registration(world: _World, report: Report, num_times: int) -> None:
     bank = make_bank(world.backbone, **BANK)
     world.publish("bank", bank)
     engine = world.engine()
-    fresh_s, warm_s = [], []
+    fresh_s, published_s, warm_s = [], [], []
     for number in range(num_times + 2):
         routing = make_routing(world.backbone, bank, seed=number)
         start = time.perf_counter()
         digest = world.publish(f"task-{number}", routing)
-        fresh = time.perf_counter() - start + _first_token_s(world, engine, digest, number)
+        published = time.perf_counter() - start
+        fresh = published + _first_token_s(world, engine, digest, number)
         warm = _first_token_s(world, engine, digest, number)
         if number >= 2:
             fresh_s.append(fresh)
+            published_s.append(published)
             warm_s.append(warm)
     engine.close()
     ratio = median(fresh_s) / median(warm_s)
     report.rows.append(
-        {"registered_to_first_token_ms": 1000 * median(fresh_s), "warm_ms": 1000 * median(warm_s)}
+        {
+            "part": "registration",
+            "registered_to_first_token_ms": 1000 * median(fresh_s),
+            "published_ms": 1000 * median(published_s),
+            "warm_ms": 1000 * median(warm_s),
+        }
     )
     report.ratios["first_token_after_register_over_warm"] = ratio
 
@@ -202,9 +229,15 @@ def _many_routings(world: _World, report: Report, num_many: int, num_rounds: int
         while engine.stats().cache.num_host < count:
             engine.step()
             time.sleep(0.005)
+
+        def once(number: int) -> Request:
+            return world.request(f"once-{number}", digests[number], 1)
+
+        closed_loop(engine, once, num_clients=NUM_ROWS, num_requests=NUM_ROWS)
         for i in range(NUM_ROWS):
             engine.submit(world.request(f"{name}-{i}", digests[i], num_rounds + 40))
         while engine.stats().num_running < NUM_ROWS:
+            assert engine.has_work, "rows ended before all were running"
             engine.wait(0.1)
             engine.step()
     times: dict[str, list[float]] = {name: [] for name in engines}
@@ -217,6 +250,7 @@ def _many_routings(world: _World, report: Report, num_many: int, num_rounds: int
         stats = engine.stats().cache
         report.rows.append(
             {
+                "part": "routings",
                 "routings": stats.num_host,
                 "step_ms": 1000 * median(times[name]),
                 "host_bytes": stats.host_bytes,

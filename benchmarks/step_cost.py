@@ -84,7 +84,7 @@ def products_s(backbone: Backbone, num_rows: int, dtype: torch.dtype) -> float:
         for weight in weights:
             functional.linear(inputs[weight.shape[1]], weight)
 
-    return _median_s(products, 24)
+    return _median_s(products, 12)
 
 
 def _median_s(call: Callable[[], object], num_times: int) -> float:

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 NUM_WARM_UP = 2
+"""Rounds that do not count, at the start of a measurement."""
 
 
 @dataclass(slots=True)
@@ -48,10 +49,12 @@ class System:
         }
 
 
-def take_turns(systems: Sequence[System], num_rounds: int) -> None:
+def take_turns(
+    systems: Sequence[System], num_rounds: int, *, num_warm_up: int = NUM_WARM_UP
+) -> None:
     """Measure all systems ``num_rounds`` times, so that drift meets all alike; warms up first."""
-    for number in range(num_rounds + NUM_WARM_UP):
-        if number == NUM_WARM_UP:
+    for number in range(num_rounds + num_warm_up):
+        if number == num_warm_up:
             for system in systems:
                 system.times_s.clear()
                 system.cpu_s.clear()

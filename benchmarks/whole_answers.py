@@ -1,6 +1,6 @@
 """Whole answers on inputs of mixed lengths: the bare engine beside transformers, same weights.
 
-32 inputs of 8, 16, 32 and 128 tokens get 24 tokens each: from the engine, from ``generate`` on the
+32 inputs of 8, 16, 32 and 128 tokens get as many tokens each: from the engine, from ``generate`` on the
 padded batch and, where the model is a decoder, from transformers' own continuous batching.
 """
 
@@ -18,10 +18,11 @@ from benchmarks.stopwatch import System, take_turns
 from serving.engine import Request, Sampling
 
 MIXED_LENGTHS = (8, 16, 32, 128)
-NUM_TOKENS = 24
 
 
-def add_whole_answers(report: Report, bench: DecodeBench, num_repeats: int) -> None:
+def add_whole_answers(
+    report: Report, bench: DecodeBench, *, num_tokens: int, num_repeats: int
+) -> None:
     """Add tokens a second and their ratios, and the share of answers equal to ``generate``'s."""
     import transformers
 
@@ -34,10 +35,10 @@ def add_whole_answers(report: Report, bench: DecodeBench, num_repeats: int) -> N
     mask = torch.tensor([_pad([1] * len(ids), longest, left) for ids in inputs])
     model.generation_config.eos_token_id = None
     settings = transformers.GenerationConfig(
-        max_new_tokens=NUM_TOKENS, do_sample=False, pad_token_id=0, decoder_start_token_id=0
+        max_new_tokens=num_tokens, do_sample=False, pad_token_id=0, decoder_start_token_id=0
     )
     engine = bench.clear("bare")
-    sampling = Sampling(max_tokens=NUM_TOKENS, ignore_eos=True)
+    sampling = Sampling(max_tokens=num_tokens, ignore_eos=True)
     requests = [
         Request(f"{i}", "generate", None, tuple(ids), sampling) for i, ids in enumerate(inputs)
     ]
@@ -47,7 +48,7 @@ def add_whole_answers(report: Report, bench: DecodeBench, num_repeats: int) -> N
         return model.generate(padded, attention_mask=mask, generation_config=settings)
 
     outcomes = answers(engine, requests)
-    expected = run_generate()[:, -NUM_TOKENS:].tolist()
+    expected = run_generate()[:, -num_tokens:].tolist()
     same = [outcomes[f"{i}"].tokens == row for i, row in enumerate(expected)]
     systems = [
         System("engine", lambda: answers(engine, requests)),
@@ -63,15 +64,17 @@ def add_whole_answers(report: Report, bench: DecodeBench, num_repeats: int) -> N
                 ),
             )
         )
-    take_turns(systems, num_repeats)
+    take_turns(systems, num_repeats, num_warm_up=0)
     median_s = {system.name: system.median_s for system in systems}
     for name, seconds in median_s.items():
-        tokens_s = len(inputs) * NUM_TOKENS / seconds
-        report.rows.append({"part": cell.name, "whole_answers": name, "tokens_s": tokens_s})
+        tokens_s = len(inputs) * num_tokens / seconds
+        report.rows.append(
+            {"part": cell.name, "whole_answers": name, "tokens": num_tokens, "tokens_s": tokens_s}
+        )
     ratios = report.ratios
     ratios[f"{cell.prefix}bare_answers_same{cell.breadth}"] = sum(same) / len(same)
     ratios[f"{cell.prefix}bare_tokens_s{cell.breadth}"] = (
-        len(inputs) * NUM_TOKENS / median_s["engine"]
+        len(inputs) * num_tokens / median_s["engine"]
     )
     ratios[f"{cell.prefix}bare_tokens_s_over_generate{cell.breadth}"] = (
         median_s["generate"] / median_s["engine"]

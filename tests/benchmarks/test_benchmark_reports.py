@@ -125,9 +125,6 @@ def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(tiny_c
     names = {
         "routed_32_over_bare",
         "lora_32_over_bare",
-        "routed_32_over_bare_bf16",
-        "lora_32_over_bare_1024",
-        "routed_32_over_bare_bf16_1024",
         "mixed_32_over_bare",
         "bare_enabled_over_bare",
         "peft_32_over_routed",
@@ -145,7 +142,9 @@ def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(tiny_c
     assert ratios["routed_32_same_tokens_qv"] == 1.0
     assert ratios["bare_answers_same"] == ratios["decoder_bare_answers_same"] == 1.0
     assert set(report.parts) == set(heterogeneity.QUICK)
-    assert {target["ratio"] for target in report.judged()} == {t.ratio for t in report.targets}
+    judged = {target["ratio"] for target in report.judged()}
+    wide = {t.ratio for t in report.targets if t.ratio.endswith(("_bf16", "_1024"))}
+    assert judged == {t.ratio for t in report.targets} - wide
 
 
 @pytest.mark.slow
@@ -153,6 +152,8 @@ def test_heterogeneity_gives_the_contract_ratios_and_the_reference_tokens(tiny_c
 def test_a_cell_measures_every_system_and_names_its_ratios_after_itself(tiny_cells):
     from benchmarks import heterogeneity
 
+    few = heterogeneity.run(quick=True, parts=["1024-bf16-all"])
+    assert {"routed_32_over_bare_bf16_1024", "lora_32_over_bare_bf16_1024"} == set(few.ratios)
     report = heterogeneity.run(quick=False, parts=["1024-bf16-qv"])
     systems = {row["system"] for row in report.rows if "system" in row}
     counts = {f"{kind}_{n}" for kind in ("lora", "routed") for n in (1, 8, 32, 128)}
@@ -180,6 +181,7 @@ def test_residency_gives_the_contract_ratios():
     assert by_factor[1.0]["from_store"] == 0
     assert by_factor[4.0]["ready"] < by_factor[2.0]["ready"] < by_factor[0.5]["ready"] == 1
     assert by_factor[4.0]["from_store"] > 0
+    assert set(report.parts) == {"uniform", "registration", "routings"}
     assert [row["routings"] for row in report.rows if "routings" in row] == [33, 301]
 
 
