@@ -73,6 +73,7 @@ class EngineSection(_Section):
     prefix_cache_bytes: int = Field(default=2**28, ge=0)
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
     kernels: Literal["auto", "torch", "triton"] = "auto"
+    graphs: Literal["auto", "off", "unrecorded"] = "auto"
     balance_flops_per_byte: float = Field(default=4.0, gt=0)
     policy: Literal["fair", "fifo"] = "fair"
     tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)

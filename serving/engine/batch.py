@@ -16,6 +16,7 @@ from torch import Tensor
 from serving.engine.config import EngineConfig
 from serving.engine.decode_context import DecodeContext
 from serving.engine.decoder_prompts import read_prompts
+from serving.engine.graphs import static_steps
 from serving.engine.kv import KvShape
 from serving.engine.kv_budget import KvBudget
 from serving.engine.kv_store import Group, KvStore, Run
@@ -62,6 +63,7 @@ class DecodeBatch:
             weights.backend,
             config.max_rows,
         )
+        self._static = static_steps(weights, config, self._self, self._cross)
         self.rows: list[Row] = []
 
     @property
@@ -199,12 +201,16 @@ class DecodeBatch:
         """Decode one token of every row: logits (R, vocab), contiguous."""
         for row in self.rows:
             self._self.fit(row, row.position + 1, _num_cached)
+        plan = None if self._plan.is_empty else self._plan
+        if self._static is not None:
+            logits = self._static.logits(self.rows, plan)
+            if logits is not None:
+                return logits
         indices = upload([row.position for row in self.rows], self._device)
         offsets = [row.place().writer for row in self.rows]
         table, rotary = positions_of(offsets, indices)
         ids = upload([row.token for row in self.rows], self._device)
         context = DecodeContext(self._stack, self._self_groups(indices), self._cross_groups())
-        plan = None if self._plan.is_empty else self._plan
         return self.logits(self._stack.forward(ids, table, plan, context, rotary))
 
     def logits(self, hidden_RD: Tensor) -> Tensor:

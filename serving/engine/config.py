@@ -15,6 +15,7 @@ from serving.primitives.backend import KERNELS
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FORMS = ("auto", "composed", "shared")
+GRAPHS = ("auto", "off", "unrecorded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class EngineConfig:
     ``mixture_form``: how routed rows decode; ``auto`` computes the cheaper form from
     ``balance_flops_per_byte``, the machine's FLOP per byte of memory traffic. ``kernels`` run
     low-rank products: Triton's on CUDA where they run there, else torch's operators; ``triton``
-    insists. ``policy`` orders the
+    insists. ``graphs``: whether decode steps are recorded as CUDA graphs, which needs the kernels;
+    ``unrecorded`` runs the same steps over the same memory as they are. ``policy`` orders the
     waiting rows; ``tenant_weights`` are the shares of tenants that do not have share 1.
     ``max_step_adapters``: distinct adapters of one step. ``max_wait_s``: seconds after which a
     waiting row passes priorities and keeps others from taking its place.
@@ -55,6 +57,7 @@ class EngineConfig:
     prefix_cache_bytes: int = 256 * 1024**2
     mixture_form: Literal["auto", "composed", "shared"] = "auto"
     kernels: Literal["auto", "torch", "triton"] = "auto"
+    graphs: Literal["auto", "off", "unrecorded"] = "auto"
     balance_flops_per_byte: float = 4.0
     policy: str = "fair"
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
@@ -77,6 +80,8 @@ class EngineConfig:
             problems.append(f"mixture_form is {self.mixture_form!r}; known: {', '.join(FORMS)}")
         if self.kernels not in KERNELS:
             problems.append(f"kernels is {self.kernels!r}; known: {', '.join(KERNELS)}")
+        if self.graphs not in GRAPHS:
+            problems.append(f"graphs is {self.graphs!r}; known: {', '.join(GRAPHS)}")
         if self.policy not in POLICIES:
             problems.append(f"policy is {self.policy!r}; known: {', '.join(POLICIES)}")
         problems += [

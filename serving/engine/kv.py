@@ -58,6 +58,14 @@ class Slab:
         self._layers = [empty] * shape.num_layers
         self._views: list[tuple[Tensor, Tensor]] = []
         self._viewed = (-1, -1)
+        self._addresses: list[int] = []
+
+    @property
+    def addresses(self) -> list[int]:
+        """Where each layer begins; it stays there until the slab is resized."""
+        if not self._addresses:
+            self._addresses = [layer.data_ptr() for layer in self._layers]
+        return self._addresses
 
     @property
     def capacity(self) -> int:
@@ -103,7 +111,7 @@ class Slab:
 
     def resize(self, capacity: int) -> None:
         """Make room for that many rows, at least those that are there, and for no more."""
-        self._views, self._viewed = [], (-1, -1)
+        self._views, self._viewed, self._addresses = [], (-1, -1), []
         for i, old in enumerate(self._layers):
             grown = old.new_zeros(capacity, self.num_positions, self._shape.width)
             grown[: len(self.rows)] = old[: len(self.rows)]

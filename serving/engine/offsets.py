@@ -29,6 +29,11 @@ class Offsets:
     rotary: int = 0
     fronts: Mapping[int, Front] = field(default_factory=dict)
 
+    @property
+    def is_shifted(self) -> bool:
+        """True where keys stand in front, or positions are not the index."""
+        return bool(self.num_front or self.table or self.rotary)
+
     def front(self, layer: int) -> Front:
         """What stands before the keys of a layer."""
         return self.fronts.get(layer, NO_FRONT)

@@ -34,17 +34,18 @@ class RelativeBiasTable:
     def __init__(self, record: RelativeBias, weight_BH: Tensor) -> None:
         self._record = record
         self._weight = weight_BH
-        self._reach = 0
-        self._table = weight_BH.new_empty(0, weight_BH.shape[1])
+        self.reach = 0
+        self.table = weight_BH.new_empty(0, weight_BH.shape[1])
 
-    def _grow(self, reach: int) -> None:
-        if reach <= self._reach:
+    def reserve(self, reach: int) -> None:
+        """Make the table hold distances up to ``reach``: that of 0 is its row of that number."""
+        if reach <= self.reach:
             return
-        self._reach = max(2 * self._reach, reach, 64)
-        relative = torch.arange(-self._reach, self._reach + 1, device=self._weight.device)
-        self._table = self._weight[bucket_of(relative, self._record)]
+        self.reach = max(2 * self.reach, reach, 64)
+        relative = torch.arange(-self.reach, self.reach + 1, device=self._weight.device)
+        self.table = self._weight[bucket_of(relative, self._record)]
 
     def between(self, queries: Tensor, keys: Tensor, reach: int) -> Tensor:
         """Bias (..., heads) for int64 positions that broadcast; ``reach`` bounds the distance."""
-        self._grow(reach)
-        return self._table[keys - queries + self._reach]
+        self.reserve(reach)
+        return self.table[keys - queries + self.reach]

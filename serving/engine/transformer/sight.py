@@ -21,12 +21,12 @@ class Sight:
         self, *, is_causal: bool, window: int | None, bias: RelativeBiasTable | None
     ) -> None:
         self._is_causal = is_causal
-        self._window = window
-        self._bias = bias
+        self.window = window
+        self.bias = bias
 
     def is_plain(self, length: int) -> bool:
         """True where, over that many positions, causality is all there is to it."""
-        return self._bias is None and (self._window is None or self._window >= length)
+        return self.bias is None and (self.window is None or self.window >= length)
 
     def mask(
         self,
@@ -45,16 +45,16 @@ class Sight:
         sees; ``bias_queries`` are the positions that a relative bias counts from, where others.
         """
         distance = queries.unsqueeze(-1) - keys
-        if self._bias is None:
+        if self.bias is None:
             mask = torch.zeros(distance.shape, dtype=dtype, device=distance.device).unsqueeze(-3)
         else:
             counted = queries if bias_queries is None else bias_queries
-            mask = self._bias.between(counted.unsqueeze(-1), keys, reach).movedim(-1, -3)
+            mask = self.bias.between(counted.unsqueeze(-1), keys, reach).movedim(-1, -3)
         if not self._is_causal:
             return mask
         is_hidden = distance < 0
-        if self._window is not None:
-            is_hidden |= (distance >= self._window) & (keys >= num_front)
+        if self.window is not None:
+            is_hidden |= (distance >= self.window) & (keys >= num_front)
         return mask.masked_fill(is_hidden.unsqueeze(-3), float("-inf"))
 
 

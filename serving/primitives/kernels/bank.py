@@ -57,7 +57,7 @@ def _contract(
     tl.store(at, total, mask=(i < n)[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["members"])
 def _expand(
     z, y, y_stride, rows, w, b, members, n,
     m: tl.constexpr, H: tl.constexpr, K: tl.constexpr, RANK: tl.constexpr, HEAD_E: tl.constexpr,

@@ -7,6 +7,7 @@ members of a packed site.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -18,12 +19,15 @@ from serving.primitives.mixture import Bank, BankSite, BankTable, Mixture
 from serving.primitives.rows import RowOrder
 from serving.upload import upload
 
+_numbers = count()
+
 
 class StaticBankTable:
     """Up to ``max_rows`` rows of one bank; places without a row say so by -1."""
 
     def __init__(self, bank: Bank, max_rows: int) -> None:
         self.bank = bank
+        self._number = next(_numbers)
         device = next(s.a.device for group in bank.sites.values() for s in group)
         self._order = RowOrder(device)
         self._weights: list[Tensor] = []
@@ -61,7 +65,7 @@ class StaticBankTable:
     @property
     def shape(self) -> Hashable:
         """The table itself: its memory stays where it is as long as it lives."""
-        return id(self)
+        return self._number
 
     def join(self, row: int, mixture: Mixture) -> None:
         """Append batch row ``row`` with its routing."""

@@ -55,7 +55,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 
 @DTYPES
-@pytest.mark.parametrize("width", [16, 70, 300])
+@pytest.mark.parametrize("width", [16, 600])
 def test_rows_of_any_rank_and_of_none_get_their_own_products(
     dtype: torch.dtype, width: int
 ) -> None:
@@ -70,7 +70,7 @@ def test_rows_of_any_rank_and_of_none_get_their_own_products(
     rows = [adapters[0], {}, *adapters[1:], {1: adapters[2][1]}, {}]
     for number, own in enumerate(rows):
         products.join(number, own)
-    for gone in (None, 1, 3, 0):
+    for gone in (None, 1, 0):
         if gone is not None:
             products.leave(gone, len(rows) - 1)
             rows[gone] = rows[-1]
