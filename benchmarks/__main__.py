@@ -15,6 +15,7 @@ from benchmarks.report import Report
 BENCHMARKS: dict[str, str] = {
     "adaptation": "benchmarks.adaptation:run",
     "fairness": "benchmarks.fairness:run",
+    "gpu": "benchmarks.gpu:run",
     "heterogeneity": "benchmarks.heterogeneity:run",
     "alignment": "benchmarks.alignment:run",
     "peers": "benchmarks.peers.run:run",

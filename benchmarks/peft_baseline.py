@@ -90,13 +90,15 @@ def lora_model(
         inference_mode=True,
         init_lora_weights=False,
     )
-    model = peft.PeftModel(load_model(backbone.folder, dtype), config, adapter_name="t0")
+    plain = load_model(backbone.folder, dtype)
+    base = getattr(plain, plain.base_model_prefix, plain)
+    model = peft.PeftModel(plain, config, adapter_name="t0")
     for number, lora in enumerate(loras):
         name = f"t{number}"
         model.peft_config[name] = config
         tensors = load_tensors(lora)
         for part in lora.manifest.low_rank_parts:
-            layer = model.base_model.model.get_submodule(paths[part.site])
+            layer = base.get_submodule(paths[part.site])
             if name not in layer.lora_A:
                 layer.update_layer(name, part.rank, lora_alpha=part.rank, config=config)
             _copy(layer.lora_A[name].weight, tensors[f"{part.site}/low_rank/a"].t())

@@ -159,23 +159,26 @@ class StaticStep:
         """Record the steps of bare rows, those of the most rows first."""
         for bucket in reversed(self._buckets):
             for _ in range(2):
-                self._run([], None, bucket)
+                self._run([], None, None, bucket)
 
     def logits(self, rows: Sequence[Row], plan: DecodePlan | None) -> Tensor | None:
         """Logits (R, V), to be read before the next step; None where it cannot hold the rows.
 
         It holds rows without prefixes whose adapters' effects are those of the kernels.
         """
-        if plan is not None and plan.shape is None:
+        shape = None if plan is None else plan.shape
+        if plan is not None and shape is None:
             return None
         places = [row.place() for row in rows]
         if any(own.writer.is_shifted or own.cross.num_front for own in places):
             return None
         bucket = next(size for size in self._buckets if size >= len(rows))
-        logits = self._run(rows, plan, bucket)
+        logits = self._run(rows, plan, shape, bucket)
         return None if logits is None else logits[: len(rows)]
 
-    def _run(self, rows: Sequence[Row], plan: DecodePlan | None, bucket: int) -> Tensor | None:
+    def _run(
+        self, rows: Sequence[Row], plan: DecodePlan | None, shape: Hashable, bucket: int
+    ) -> Tensor | None:
         for bias in self._biases:
             bias.reserve(1 + max((row.position for row in rows), default=0))
         if plan is not None:
@@ -190,8 +193,7 @@ class StaticStep:
             return self._output(hidden)
 
         reaches = tuple(bias.reach for bias in self._biases)
-        key = (bucket, None if plan is None else plan.shape, reaches)
-        return self._recorder.run(key, step)
+        return self._recorder.run((bucket, shape, reaches), step)
 
     def _write(self, rows: Sequence[Row], bucket: int) -> Tensor:
         """What is new in this step (fields, B), in its place on the device by one copy."""

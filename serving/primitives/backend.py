@@ -80,6 +80,8 @@ class Runs(Protocol):
 
 
 class MakesProducts(Protocol):
+    """Makes the products of a batch of ``max_rows`` at most, at the sites ``active``."""
+
     def __call__(
         self,
         sites: Sequence[PackedSite],
@@ -91,16 +93,22 @@ class MakesProducts(Protocol):
 
 
 class MakesMixtures(Protocol):
+    """Makes the mixtures of a bank for a batch of ``max_rows`` at most."""
+
     def __call__(self, bank: Bank, sites: Sequence[PackedSite], max_rows: int) -> Mixtures: ...
 
 
 class MakesRuns(Protocol):
+    """Makes the products of runs (start, stop, factors by packed site), ranges of tokens."""
+
     def __call__(
         self, sites: Sequence[PackedSite], runs: Sequence[tuple[int, int, Mapping[int, Factors]]]
     ) -> Runs: ...
 
 
 class Probe(Protocol):
+    """Tries a backend on a device."""
+
     def __call__(self, device: torch.device, dtype: torch.dtype) -> None:
         """Run every kernel once; raises UnavailableError that says which one failed, and how."""
 

@@ -14,7 +14,7 @@ from world_kit import World
 
 from adapters_store.errors import UsageError
 from benchmarks.drive import Outcome, answers
-from serving.engine import EngineConfig, Request, Sampling, Token
+from serving.engine import Engine, EngineConfig, Request, Sampling, Token
 from serving.engine.graphs import CudaGraphs, static_steps
 
 pytest.importorskip("triton")
@@ -158,6 +158,23 @@ def _from_interpreter() -> bool:
     return False
 
 
+def static_of(engine: Engine) -> StaticStep:
+    assert engine._generation is not None
+    static = engine._generation._batch._static
+    assert static is not None
+    return static
+
+
+def test_bare_steps_are_made_ahead_of_padding_alone(llama_world: World, watched: Watched) -> None:
+    engine = llama_world.engine(max_rows=3, **STATIC)
+    static_of(engine).record()
+    shape = None
+    assert dict(watched.keys) == {(size, shape, ()): 2 for size in (1, 2, 3)}
+    requests = [Request("bare", "generate", None, (5, 6, 7), SHORT)]
+    assert_same(answers(engine, requests), answers(llama_world.engine(), requests))
+    assert set(watched.keys) == {(size, shape, ()) for size in (1, 2, 3)}
+
+
 def test_buckets_are_powers_of_two_and_the_most_rows() -> None:
     assert buckets_of(1) == [1]
     assert buckets_of(8) == [1, 2, 4, 8]
@@ -211,3 +228,6 @@ def test_recorded_steps_write_what_plain_ones_do(world: World, form: str) -> Non
     engine = world.engine(dtype="float32", device="cuda", max_rows=5, mixture_form=form)
     for _ in range(3):
         assert_same(answers(engine, requests), cpu)
+    recorder = static_of(engine)._recorder
+    assert isinstance(recorder, CudaGraphs)
+    assert recorder.num_recorded > len(buckets_of(5))
