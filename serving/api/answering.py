@@ -89,7 +89,7 @@ def check_target(target: Target) -> None:
 def _rows(service: Service, target: Target, question: Question) -> list[Row]:
     """Input and settings of every row: one for each output, or one for each beam search."""
     body, num_rows = question.body, question.num_candidates
-    is_search = body.num_beams > 1
+    is_search = body.beams > 1
     logprobs = question.logprobs
     if num_rows > body.n and logprobs is None:
         logprobs = 0
@@ -100,6 +100,7 @@ def _rows(service: Service, target: Target, question: Question) -> list[Row]:
                 target,
                 body,
                 service.config.limits,
+                num_input=len(ids),
                 index=index,
                 num_sequences=body.n if is_search else 1,
                 logprobs=logprobs,

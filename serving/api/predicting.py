@@ -10,9 +10,9 @@ from typing import Any
 
 from adapters_store.errors import IncompatibleError
 from serving.api.generation import count_tokens, generate_all, new_request, observe_first
-from serving.api.prompts import make_ending, make_sampling
+from serving.api.prompts import make_ending, make_sampling, settle_beams
 from serving.api.resolver import Target
-from serving.api.schemas import SamplingBody
+from serving.api.sampling_body import SamplingBody
 from serving.api.service import Service
 from serving.engine.events import Embedded, Scored
 from serving.engine.request import RequestKind
@@ -50,7 +50,10 @@ async def predict_one(
         event = await _ask(service, target, ids, "classify")
         assert isinstance(event, Scored)
         return Prediction(labelled(target, event.scores), event.num_input_tokens)
-    sampling = make_sampling(target, parameters, service.config.limits, index=index)
+    settle_beams(target, parameters, service.config.engine.max_rows, is_single=True)
+    sampling = make_sampling(
+        target, parameters, service.config.limits, num_input=len(ids), index=index
+    )
     ending = make_ending(parameters)
     output, *_ = await generate_all(target, ids, sampling, ending, service.metrics)
     answer: Any = output.text

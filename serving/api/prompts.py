@@ -11,7 +11,7 @@ from fastapi import Request
 from adapters_store.errors import UsageError
 from serving.api.envelope import ClientLeftError
 from serving.api.resolver import Target
-from serving.api.schemas import SamplingBody
+from serving.api.sampling_body import SamplingBody
 from serving.api.writing import Ending
 from serving.config import LimitsSection
 from serving.engine.request import Sampling
@@ -44,46 +44,79 @@ async def encode_prompt(
     return ids
 
 
+_STATED = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "min_tokens",
+    "no_repeat_ngram_size",
+    "forced_bos_token_id",
+    "length_penalty",
+    "early_stopping",
+)
+"""Fields that bodies and :class:`Sampling` have alike."""
+
+
+def settle_beams(target: Target, body: SamplingBody, max_rows: int, *, is_single: bool) -> None:
+    """Let a body that does not say so search with as many beams as the backbone's folder wants.
+
+    That is where it samples nothing, asks for no more outputs than beams, and where the engine's
+    ``max_rows`` allow it; ``is_single`` says that it wants nothing a search does not give.
+    """
+    wanted = int(target.served.defaults.values.get("num_beams", 1))
+    is_free = body.num_beams is None and not body.temperature and is_single
+    if is_free and 1 < wanted <= max_rows and getattr(body, "n", 1) <= wanted:
+        body.num_beams = wanted
+
+
 def make_sampling(
     target: Target,
     body: SamplingBody,
     limits: LimitsSection,
     *,
+    num_input: int,
     index: int = 0,
     num_sequences: int = 1,
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
 ) -> Sampling:
-    """Sampling of the ``index``-th output of a prompt; a seed gives each output its own."""
+    """Sampling of the ``index``-th output of a prompt; a seed gives each output its own.
+
+    What the body leaves out is as the backbone's folder says.
+    """
     signature = target.signature
     default = limits.default_output_tokens if signature is None else signature.max_output_tokens
-    return Sampling(
+    said = {name: getattr(body, name) for name in _STATED if getattr(body, name) is not None}
+    for name in ("suppress_tokens", "begin_suppress_tokens"):
+        if getattr(body, name) is not None:
+            said[name] = tuple(getattr(body, name))
+    if body.bad_words_ids is not None:
+        said["bad_words_ids"] = tuple(tuple(word) for word in body.bad_words_ids)
+    if body.forced_eos_token_id is not None:
+        said["forced_eos_token_ids"] = (body.forced_eos_token_id,)
+    return target.served.defaults.sampling(
+        num_input,
+        **said,
         max_tokens=default if body.max_tokens is None else body.max_tokens,
-        temperature=body.temperature or 0.0,
-        top_k=body.top_k or 0,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        min_p=body.min_p or 0.0,
         seed=None if body.seed is None else (body.seed + index) % 2**63,
         logit_bias=body.biases,
-        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
-        frequency_penalty=body.frequency_penalty or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
         allowed_token_ids=tuple(body.allowed_token_ids or ()),
-        min_tokens=body.min_tokens,
         ignore_eos=body.ignore_eos,
         stop_token_ids=tuple(body.stop_token_ids),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
-        num_beams=body.num_beams,
+        num_beams=body.beams,
         num_sequences=num_sequences,
-        length_penalty=1.0 if body.length_penalty is None else body.length_penalty,
-        early_stopping=False if body.early_stopping is None else body.early_stopping,
     )
 
 
 def make_ending(body: SamplingBody) -> Ending:
     """Where texts end besides at the model's own end."""
-    return Ending(body.stops, body.include_stop_str_in_output, body.min_tokens)
+    return Ending(body.stops, body.include_stop_str_in_output, body.min_tokens or 0)
 
 
 def check_count(num_rows: int, limits: LimitsSection, param: str) -> None:

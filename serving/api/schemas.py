@@ -8,7 +8,8 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 
 from adapters_store.formats import ImportOptions
 from adapters_store.manifest import Task, TaskSignature
-from serving.api.fields import Bias, Body, Count, Penalty, Stops, TokenId, TokenIds, Weight
+from serving.api.fields import Body, Count, TokenIds, Weight
+from serving.api.sampling_body import SamplingBody
 
 _SIGNATURE = "ed25519:<key>:<signature> over the artefact's digest."
 
@@ -18,54 +19,6 @@ class StreamOptions(Body):
 
     include_usage: bool = False
     include_obfuscation: bool = Field(default=False, description="Accepted and ignored.")
-
-
-class SamplingBody(Body):
-    """How each output is chosen. ``temperature`` 0, the default, is greedy."""
-
-    max_tokens: Count | None = Field(default=None, description="Default: the task's own limit.")
-    temperature: float | None = Field(default=None, ge=0, le=10)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0, lt=2**31, description="0 keeps all tokens.")
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
-    logit_bias: dict[Annotated[int, Field(ge=0, lt=2**31)], Bias] | None = Field(
-        default=None, max_length=1024, description="Token id to what is added to its logit."
-    )
-    allowed_token_ids: list[TokenId] | None = Field(
-        default=None, min_length=1, description="The only tokens that may be written."
-    )
-    min_tokens: int = Field(default=0, ge=0, description="Nothing ends an output before.")
-    ignore_eos: bool = False
-    stop: str | Stops | None = None
-    stop_token_ids: list[TokenId] = Field(default=[], max_length=64)
-    include_stop_str_in_output: bool = False
-    num_beams: int = Field(default=1, ge=1, le=64, description="Above 1: beam search.")
-    length_penalty: float | None = Field(default=None, ge=-10, le=10)
-    early_stopping: bool | Literal["never"] | None = None
-
-    @model_validator(mode="after")
-    def _beams(self) -> Self:
-        if self.num_beams == 1 and self.length_penalty is not None:
-            raise ValueError("length_penalty needs num_beams above 1")
-        if self.num_beams == 1 and self.early_stopping is not None:
-            raise ValueError("early_stopping needs num_beams above 1")
-        return self
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Stop strings as a sequence."""
-        if isinstance(self.stop, str):
-            return (self.stop,) if self.stop else ()
-        return tuple(self.stop or ())
-
-    @property
-    def biases(self) -> tuple[tuple[int, float], ...]:
-        """Tokens with what is added to their logits."""
-        return tuple((self.logit_bias or {}).items())
 
 
 class OutputsBody(SamplingBody):
@@ -85,7 +38,7 @@ class OutputsBody(SamplingBody):
     def _outputs(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")
-        if self.num_beams > 1 and self.n > self.num_beams:
+        if self.beams > 1 and self.n > self.beams:
             raise ValueError("n is at most num_beams in a beam search")
         return self
 
@@ -122,7 +75,7 @@ class CompletionBody(OutputsBody):
             return self
         if self.best_of < self.n:
             raise ValueError("best_of must be at least n")
-        if self.best_of > self.n and (self.stream or self.num_beams > 1):
+        if self.best_of > self.n and (self.stream or self.beams > 1):
             raise ValueError("best_of cannot be combined with stream or num_beams")
         return self
 

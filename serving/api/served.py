@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from adapters_store.backbone import Backbone
 from serving.api.text import Tokenizer
 from serving.core.client import CoreClient
+from serving.engine.defaults import Defaults
 
 LONG_TEXT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class ServedBackbone:
-    """``name`` is the served model name of the bare backbone."""
+    """``name`` is the served model name of the bare backbone.
+
+    ``defaults`` are those of its folder for requests that write text.
+    """
 
     name: str
     backbone: Backbone
     tokenizer: Tokenizer
     core: CoreClient
+    defaults: Defaults
 
     @property
     def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -17,12 +18,15 @@ from serving.api.served import ServedBackbone
 from serving.api.text import Tokenizer
 from serving.config import BackboneConfig, ServeConfig
 from serving.core.client import CoreClient
+from serving.engine.defaults import Defaults, generation_defaults
 from serving.metrics import Metrics
 from serving.observe import CoreObserver
 from serving.snapshots import SnapshotFolder, render, snapshot
 from serving.tenancy import KeyRing
 
 SNAPSHOT_PERIOD_S = 1.0
+
+_LOG = logging.getLogger(__name__)
 
 
 class Service:
@@ -129,13 +133,28 @@ class Service:
             )
         vocab_size = backbone.architecture.vocab_size
         tokenizer = await asyncio.to_thread(Tokenizer, config.folder, vocab_size)
-        return ServedBackbone(config.name, backbone, tokenizer, core)
+        defaults = _defaults_of(backbone)
+        return ServedBackbone(config.name, backbone, tokenizer, core, defaults)
 
     async def _leave_snapshots(self, folder: SnapshotFolder) -> None:
         while True:
             own = snapshot(self.metrics.registry, self.replica)
             await asyncio.to_thread(folder.write, own)
             await asyncio.sleep(SNAPSHOT_PERIOD_S)
+
+
+def _defaults_of(backbone: Backbone) -> Defaults:
+    """What requests leave out; a warning names what the folder wants and the engine does not do."""
+    if not backbone.architecture.can_generate:
+        return Defaults()
+    defaults = generation_defaults(backbone)
+    if defaults.not_applied:
+        _LOG.warning(
+            "%s: these generation settings of its folder are not applied: %s",
+            backbone.name,
+            ", ".join(defaults.not_applied),
+        )
+    return defaults
 
 
 def _register_backbones(store: Store, served: Sequence[ServedBackbone]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from serving.engine.masks import mask
 from serving.engine.row import Row
 from serving.upload import upload
 
@@ -23,14 +24,15 @@ def is_adjusted(row: Row) -> bool:
     """True when the row's next logits are not taken as they are."""
     sampling = row.request.sampling
     has_own = bool(sampling.logit_bias or sampling.allowed_token_ids or row.seen is not None)
-    return has_own or row.num_output < sampling.min_tokens
+    return has_own or row.num_output < sampling.min_tokens or row.has_masks
 
 
 def adjust(logits_RV: Tensor, rows: Sequence[Row]) -> None:
     """Change float32 logits in place: bias, penalties, then masks of tokens not allowed now.
 
     Repetition as in Keskar et al. 2019 (CTRL) and transformers, frequency and presence as in
-    OpenAI's API; the order is vLLM's.
+    OpenAI's API, their order as in vLLM; the masks are those of transformers. A token that is
+    forced has the logit 0.
     """
     V = logits_RV.shape[1]
     flat_N = logits_RV.view(-1)
@@ -47,6 +49,9 @@ def adjust(logits_RV: Tensor, rows: Sequence[Row]) -> None:
     ]
     if ends:
         flat_N.index_fill_(0, upload(ends, flat_N.device), _NEVER)
+    for i, row in enumerate(rows):
+        if row.has_masks:
+            mask(logits_RV[i], row)
 
 
 def _add_bias(flat_N: Tensor, V: int, rows: Sequence[Row]) -> None:

@@ -125,7 +125,7 @@ class Beams:
         ]
         forks = [self.rows[parent].fork() for parent in parents]
         for row, fork, token in zip(self.rows, forks, tokens, strict=True):
-            row.tokens, row.seen = fork.tokens, fork.seen
+            row.take_over(fork)
             row.write(token.token)
 
     def _can_improve(self, length: int) -> bool:

@@ -76,10 +76,8 @@ class Generation:
         """A row of the batch from whose encoder ``row`` can go on; None where there is none."""
         if self._architecture.is_decoder_only or row.request.kind != "generate":
             return None
-        for one in self.running.values():
-            if one.origin == row.origin and one.width and one not in self._layers:
-                return one
-        return None
+        others = (one for one in self.running.values() if one.width and one not in self._layers)
+        return next((one for one in others if one.origin == row.origin), None)
 
     def is_read(self, row: Row) -> bool:
         """Whether the row's input was read for another one, or is being read."""
@@ -100,8 +98,7 @@ class Generation:
 
     def begin(self, row: Row) -> None:
         """Take a row that reads over several steps; its lease ends when the input is whole."""
-        is_writing = row.request.kind == "generate"
-        reserved_bytes = self._batch.entry_bytes(row) if is_writing else 0
+        reserved_bytes = self._batch.entry_bytes(row) if row.width else 0
         reader = self._parts if self._architecture.is_decoder_only else self._layers
         self._totals["reused_tokens"] += reader.begin(row, reserved_bytes)
         self.running[row.request.id] = row
@@ -250,6 +247,8 @@ class Generation:
         if parents is not None:
             self._batch.reorder(beams.rows, parents)
             return []
+        if not beams.best:
+            return [self._fail(row)]
         num_output = sum(len(one.tokens) for one in beams.best)
         self._totals["output_tokens"] += num_output
         self._totals["finished"] += 1

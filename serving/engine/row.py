@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
+from serving.engine.bans import Bans
 from serving.engine.offsets import NO_PLACES, Places
 from serving.engine.origin import Origin
 from serving.engine.request import Request
@@ -30,7 +31,8 @@ class Row:
     its adapter routes over, stays. ``tokens`` are
     those written so far. Whatever the choice of the next one depends on is here, so that a row
     whose keys and values were dropped goes on as if they had not been: ``seed`` of its random
-    numbers, ``ends``, the tokens that end it, and ``seen`` for its penalties. ``arrived_at`` is
+    numbers, ``ends``, the tokens that end it, ``seen`` for its penalties, ``bans`` for what it may
+    not write, ``has_masks`` whether any token is banned, suppressed or forced. ``arrived_at`` is
     when it was first queued, in ``time.monotonic`` seconds, ``is_paid`` whether its tenant was
     charged for its input, which happens once however often it is read; ``beams`` the search that
     the row is a beam of. ``reads`` names the stack that reads the input; ``places`` says, once
@@ -42,6 +44,8 @@ class Row:
     seed: int = 0
     ends: frozenset[int] = frozenset()
     seen: Seen | None = None
+    bans: Bans | None = None
+    has_masks: bool = False
     token: int = 0
     position: int = 0
     num_fed: int = 0
@@ -64,14 +68,15 @@ class Row:
     ) -> Self:
         """A new row. ``start_token`` is the decoder's own; None where it reads the prompt."""
         sampling = request.sampling
-        return cls(
+        row = cls(
             request,
             reads=reads,
             seed=secrets.randbits(64) if sampling.seed is None else sampling.seed,
             ends=(frozenset() if sampling.ignore_eos else end_tokens)
             | frozenset(sampling.stop_token_ids),
-            seen=_seen(request, start_token),
         )
+        row._begin(start_token)
+        return row
 
     def place(self) -> Places:
         """What stands before the row's tokens; nothing is known to before the adapter is ready."""
@@ -89,7 +94,8 @@ class Row:
     def fork(self) -> Row:
         """A row that goes on from here on its own; it holds no lease."""
         seen = None if self.seen is None else self.seen.copy()
-        return replace(self, entry=None, seen=seen, tokens=self.tokens.copy())
+        bans = None if self.bans is None else self.bans.copy()
+        return replace(self, entry=None, seen=seen, bans=bans, tokens=self.tokens.copy())
 
     def write(self, token: int) -> None:
         """Take a chosen token: it is the next input."""
@@ -98,13 +104,19 @@ class Row:
         self.tokens.append(token)
         if self.seen is not None:
             self.seen.write(token)
+        if self.bans is not None:
+            self.bans.write(token)
+
+    def take_over(self, other: Row) -> None:
+        """Go on from what ``other``, which is used no longer, has written."""
+        self.tokens, self.seen, self.bans = other.tokens, other.seen, other.bans
 
     def drop(self, start_token: int | None) -> None:
         """Go on without keys and values; what was written stays, but a search starts anew."""
         self.position = self.num_fed = 0
         if self.beams is not None:
             self.tokens, self.beams = [], None
-            self.seen = _seen(self.request, start_token)
+            self._begin(start_token)
 
     def go_on_after(self, num_read: int) -> None:
         """Decode behind that many :attr:`inputs`."""
@@ -177,9 +189,17 @@ class Row:
         """Output tokens so far."""
         return len(self.tokens)
 
+    def _begin(self, start_token: int | None) -> None:
+        """Note what the row has read in its decoder before its first token."""
+        sampling = self.request.sampling
+        read = self.request.input_ids if start_token is None else (start_token,)
+        self.seen = Seen(read) if sampling.has_penalties else None
+        self.bans = None
+        if sampling.no_repeat_ngram_size or sampling.bad_words_ids:
+            words = [word for word in sampling.bad_words_ids if not _is_end(word, self.ends)]
+            self.bans = Bans(read, sampling.no_repeat_ngram_size, words)
+        self.has_masks = self.bans is not None or sampling.has_masks
 
-def _seen(request: Request, start_token: int | None) -> Seen | None:
-    """What a new row has seen for its penalties; None where it has none."""
-    if not request.sampling.has_penalties:
-        return None
-    return Seen(request.input_ids if start_token is None else (start_token,))
+
+def _is_end(word: tuple[int, ...], ends: frozenset[int]) -> bool:
+    return len(word) == 1 and word[0] in ends

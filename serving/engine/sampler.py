@@ -41,6 +41,8 @@ def choose(logits_RV: Tensor, rows: Sequence[Row]) -> list[Choice | None]:
     if any(is_adjusted(row) for row in rows):
         logits_RV = logits_RV.float()
         adjust(logits_RV, rows)
+        if any(row.has_masks for row in rows):
+            is_finite_R = is_finite_R & (logits_RV.amax(dim=1) > float("-inf"))
     tokens: list[int] = torch.where(is_finite_R, likeliest(logits_RV), -1).tolist()
     is_finite = [token >= 0 for token in tokens]
     sampled = [i for i in range(len(rows)) if is_finite[i] and _is_sampled(rows[i])]

@@ -22,6 +22,12 @@ class Sampling:
     ``frequency_penalty`` subtracts itself once per time a token was written, ``presence_penalty``
     once if it was written at all; the prompt does not count. ``allowed_token_ids``, unless empty,
     are the only candidates; what ends the row is no candidate before ``min_tokens``.
+    What follows is as in transformers. No n-gram of ``no_repeat_ngram_size`` tokens comes twice in
+    the decoder's sequence (0 allows it), none of the token sequences ``bad_words_ids`` is
+    completed. ``forced_bos_token_id`` is the first token where the decoder has read one token
+    before it, one of ``forced_eos_token_ids`` the last that ``max_tokens`` allows.
+    ``suppress_tokens`` are never written, ``begin_suppress_tokens`` not at the first place, behind
+    what is forced there. A row that is left without a candidate fails.
 
     ``temperature`` 0 is greedy and ignores what follows. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0
     keep all tokens; they act in this order, and tokens that tie with the last one are kept.
@@ -49,6 +55,12 @@ class Sampling:
     presence_penalty: float = 0.0
     allowed_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
+    no_repeat_ngram_size: int = 0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    forced_bos_token_id: int | None = None
+    forced_eos_token_ids: tuple[int, ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
@@ -74,12 +86,24 @@ class Sampling:
         return not is_neutral or self.frequency_penalty != 0 or self.presence_penalty != 0
 
     @property
+    def has_masks(self) -> bool:
+        """True when some tokens are forced or suppressed."""
+        forced = self.forced_bos_token_id is not None or self.forced_eos_token_ids
+        return bool(forced or self.suppress_tokens or self.begin_suppress_tokens)
+
+    @property
     def token_ids(self) -> dict[str, tuple[int, ...]]:
         """Every token id that the caller named, by parameter."""
+        forced = self.forced_bos_token_id
         return {
             "logit_bias": tuple(token for token, _ in self.logit_bias),
             "allowed_token_ids": self.allowed_token_ids,
             "stop_token_ids": self.stop_token_ids,
+            "bad_words_ids": tuple(token for word in self.bad_words_ids for token in word),
+            "forced_bos_token_id": () if forced is None else (forced,),
+            "forced_eos_token_ids": self.forced_eos_token_ids,
+            "suppress_tokens": self.suppress_tokens,
+            "begin_suppress_tokens": self.begin_suppress_tokens,
         }
 
     def _checks(self) -> list[tuple[str, bool, str]]:
@@ -101,6 +125,8 @@ class Sampling:
             ("frequency_penalty", abs(self.frequency_penalty) <= MAX_SHIFT, within),
             ("presence_penalty", abs(self.presence_penalty) <= MAX_SHIFT, within),
             ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "0 to max_tokens"),
+            ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "at least 0"),
+            ("bad_words_ids", all(self.bad_words_ids), "no empty sequence"),
             ("logprobs", (self.logprobs or 0) >= 0, "at least 0"),
             ("prompt_logprobs", (self.prompt_logprobs or 0) >= 0, "at least 0"),
             ("prompt_logprobs", k == 1 or self.prompt_logprobs is None, "none with beam search"),

@@ -22,6 +22,7 @@ from serving.api.schemas import Message
 from serving.api.served import ServedBackbone
 from serving.api.text import Tokenizer
 from serving.core.client import CoreClient
+from serving.engine.defaults import Defaults
 
 USER = [{"role": "user", "content": "hello"}]
 TALK = [
@@ -138,7 +139,9 @@ def test_openais_client_chats_and_streams(server: LiveServer) -> None:
 
 def test_a_backbone_without_chat_template_says_so(byte_t5: Backbone, tmp_path: Path) -> None:
     ByT5Tokenizer().save_pretrained(tmp_path)
-    served = ServedBackbone("plain", byte_t5, Tokenizer(tmp_path, 384), cast(CoreClient, None))
+    served = ServedBackbone(
+        "plain", byte_t5, Tokenizer(tmp_path, 384), cast(CoreClient, None), Defaults()
+    )
     messages = [Message(role="user", content="a")]
     with pytest.raises(UsageError, match="plain has no chat template") as caught:
         asyncio.run(encode_chat(Target("plain", served), messages))

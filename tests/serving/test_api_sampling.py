@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
+
+from serving.api.prompts import make_sampling, settle_beams
+from serving.api.resolver import Target
+from serving.api.schemas import CompletionBody
+from serving.config import LimitsSection
+from serving.engine.defaults import Defaults
 
 MODEL = "acme/upper"
 
@@ -89,6 +96,37 @@ def test_a_stop_string_is_included_on_demand(http: httpx.Client) -> None:
     chunks = [one["choices"][0]["text"] for one in events(http, **more)]
     assert "".join(chunks) == plain[:end]
     assert text(http, min_tokens=end, **more) != plain[:end]
+
+
+def test_tokens_are_banned_suppressed_and_forced(http: httpx.Client) -> None:
+    plain = text(http, max_tokens=24)
+    without = text(http, max_tokens=24, no_repeat_ngram_size=1)
+    assert len(set(without)) == len(without)
+    assert plain[0] not in text(http, bad_words_ids=[[id_of(plain[0])]])
+    assert plain[0] not in text(http, suppress_tokens=[id_of(plain[0])])
+    assert text(http, begin_suppress_tokens=[id_of(plain[0])])[0] != plain[0]
+    assert text(http, forced_bos_token_id=id_of("q"))[0] == "q"
+    answer = ask(http, forced_eos_token_id=1)["choices"][0]
+    assert answer["finish_reason"] == "stop"
+    assert len(answer["text"]) <= 7
+
+
+def test_what_a_folder_says_holds_unless_the_request_says_otherwise() -> None:
+    values = {"num_beams": 3, "no_repeat_ngram_size": 2, "length_penalty": 2.0}
+    served = SimpleNamespace(defaults=Defaults(values, 6, is_encoder_decoder=True))
+    target = cast(Target, SimpleNamespace(served=served, signature=None))
+
+    def made(**said: Any) -> tuple[int, int, float, int]:
+        body = CompletionBody(model="m", prompt="p", **said)
+        settle_beams(target, body, max_rows=8, is_single=body.best_of in (None, body.n))
+        one = make_sampling(target, body, LimitsSection(), num_input=9)
+        return one.num_beams, one.no_repeat_ngram_size, one.length_penalty, one.min_tokens
+
+    assert made() == (3, 2, 2.0, 5)
+    assert made(num_beams=1, no_repeat_ngram_size=0, min_tokens=0) == (1, 0, 2.0, 0)
+    assert made(num_beams=2, length_penalty=0.5) == (2, 2, 0.5, 5)
+    assert made(temperature=0.5)[0] == made(n=4)[0] == made(best_of=2)[0] == 1
+    assert made(n=3, max_tokens=2) == (3, 2, 2.0, 2)
 
 
 def test_a_beam_search_gives_its_n_best(http: httpx.Client) -> None:

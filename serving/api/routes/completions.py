@@ -9,7 +9,7 @@ from serving.api.answering import Question, answer, check_target
 from serving.api.chat import ChatForm, encode_chat
 from serving.api.completion import CompletionForm, Echo
 from serving.api.dependencies import Caller, ServiceOf, resolve_for
-from serving.api.prompts import check_count, encode_prompt
+from serving.api.prompts import check_count, encode_prompt, settle_beams
 from serving.api.resolver import Target
 from serving.api.schemas import ChatBody, CompletionBody
 
@@ -24,7 +24,11 @@ async def complete(
     target = await resolve_for(service, caller, body.model)
     check_target(target)
     num_candidates = body.best_of or body.n
-    num_rows = len(body.prompts) * max(num_candidates, body.num_beams)
+    is_predicted = body.echo and not target.served.backbone.architecture.is_encoder_decoder
+    prompt_logprobs = body.logprobs if is_predicted else None
+    is_single = prompt_logprobs is None and num_candidates == body.n
+    settle_beams(target, body, service.config.engine.max_rows, is_single=is_single)
+    num_rows = len(body.prompts) * max(num_candidates, body.beams)
     check_count(num_rows, service.config.limits, "prompt")
     prompts = [await encode_prompt(target, prompt) for prompt in body.prompts]
     echoes = [
@@ -32,11 +36,9 @@ async def complete(
         for prompt, ids in zip(body.prompts, prompts, strict=True)
         for _ in range(body.n)
     ]
-    is_predicted = body.echo and not target.served.backbone.architecture.is_encoder_decoder
-    prompt_logprobs = body.logprobs if is_predicted else None
-    if prompt_logprobs is not None and body.num_beams > 1:
+    if prompt_logprobs is not None and body.beams > 1:
         raise UsageError(
-            f"echo with logprobs and num_beams {body.num_beams}: a beam search of this backbone "
+            f"echo with logprobs and num_beams {body.beams}: a beam search of this backbone "
             "gives no log-probabilities of the prompt",
             hint="Leave out echo, logprobs or num_beams.",
             param="echo",
@@ -57,7 +59,8 @@ async def chat(body: ChatBody, request: Request, service: ServiceOf, caller: Cal
     """Answer the messages ``n`` times, whole or as server-sent events."""
     target = await resolve_for(service, caller, body.model)
     check_target(target)
-    check_count(max(body.n, body.num_beams), service.config.limits, "n")
+    settle_beams(target, body, service.config.engine.max_rows, is_single=True)
+    check_count(max(body.n, body.beams), service.config.limits, "n")
     ids = await encode_chat(target, body.messages)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     question = Question(body, [ids], body.n, logprobs=logprobs)

@@ -29,7 +29,7 @@ def requests_of(world: World, count: int, longest: int, **changes: object) -> li
         if i % 3 == 1:
             own |= {"temperature": 0.9, "seed": i}
         if i % 3 == 2:
-            own |= {"frequency_penalty": 0.7}
+            own |= {"frequency_penalty": 0.7, "no_repeat_ngram_size": 3, "suppress_tokens": (5,)}
         sampling = Sampling(**(own | changes))
         made.append(Request(f"{i}", "generate", tasks[i % len(tasks)], ids, sampling))
     return made

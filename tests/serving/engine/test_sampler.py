@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
@@ -100,6 +102,43 @@ def test_what_ends_the_row_is_no_candidate_before_min_tokens():
     ours = adjusted(logits(3), *rows)
     masked = [one.isneginf().nonzero().flatten().tolist() for one in ours]
     assert masked == [[1, 7], [1, 7], []]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    tokens=st.lists(st.integers(0, 3), max_size=12),
+    size=st.integers(0, 4),
+    words=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), max_size=4),
+    start=st.sampled_from([START, None]),
+)
+def test_bans_are_those_of_transformers(tokens, size, words, start):
+    made = row(
+        (2, 3),
+        written=tokens,
+        start=start,
+        no_repeat_ngram_size=size,
+        bad_words_ids=tuple(map(tuple, words)),
+    )
+    scores = logits(1)
+    sequence = torch.tensor([[*([2, 3] if start is None else [START]), *tokens]])
+    theirs = scores.clone()
+    if size:
+        theirs = NoRepeatNGramLogitsProcessor(size)(sequence, theirs)
+    if [word for word in words if word != [1]]:
+        theirs = NoBadWordsLogitsProcessor(words, [1])(sequence, theirs)
+    assert torch.equal(adjusted(scores, made), theirs)
+    beam = made.fork()
+    beam.write(2)
+    assert torch.equal(adjusted(scores, made), theirs)
+
+
+def test_a_row_that_is_left_without_a_token_fails_alone():
+    every = tuple((token,) for token in range(V) if token != 1)
+    rows = [row(bad_words_ids=every, suppress_tokens=(1,)), row(), row(temperature=1.0, seed=1)]
+    found = choose(logits(3), rows)
+    assert found[0] is None
+    assert found[1] is not None
+    assert found[2] is not None
 
 
 def test_rows_without_settings_share_a_batch_untouched():
