@@ -42,7 +42,12 @@ class DecodeBatch:
         record = self._stack.record
         self._dtype, self._device = config.torch_dtype, weights.device
         self.shape = KvShape(
-            record.num_layers, record.kv_heads, record.head_dim, self._dtype, self._device
+            record.num_layers,
+            record.kv_heads,
+            record.head_dim,
+            self._dtype,
+            self._device,
+            transposes_keys=self._device.type == "cpu",
         )
         self._self = KvStore(self.shape, budget, lambda row: row.place().writer)
         self._cross = None

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from serving.engine.kv_store import Group
-from serving.engine.transformer.attention import slab_attention
 from serving.engine.transformer.stack import Stack
 
 
@@ -53,8 +52,7 @@ class DecodeContext:
         num_rows: int,
     ) -> Tensor:
         """Attention of one group's rows, placed among those of the batch."""
-        k, v = group.slab.views(layer, group.num_rows, group.length)
-        found = slab_attention(self._record, q_nI, k, v, mask)
+        found = group.slab.attend(self._record, layer, q_nI, group.length, mask)
         if group.index is None:
             return found
         if out is None:

@@ -9,13 +9,16 @@ Shapes: ``N`` row capacity, ``P`` positions of every row, ``k`` key-value heads,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from adapters_store.families.architecture import Stack as StackRecord
 from serving.engine.kv_budget import KvBudget
 from serving.engine.row import Row
+from serving.engine.transformer.attention import slab_attention
 from serving.upload import upload
 
 _MAX_SPARE = 8
@@ -28,13 +31,17 @@ def round_up(value: int, multiple: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class KvShape:
-    """Keys and values of one position in all layers of a stack."""
+    """Keys and values of one position in all layers of a stack.
+
+    ``transposes_keys`` says that slabs keep keys transposed, as attention on the CPU wants them.
+    """
 
     num_layers: int
     num_heads: int
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    transposes_keys: bool = False
 
     @property
     def width(self) -> int:
@@ -99,8 +106,8 @@ class Slab:
             for layer in self._layers:
                 layer[index].zero_()
         if index != last:
-            for layer in self._layers:
-                layer[index, :num_last] = layer[last, :num_last]
+            for some in self._first(num_last):
+                some[index] = some[last]
             self.rows[index] = self.rows[last]
         self.rows.pop()
         if is_poisoned:
@@ -113,7 +120,7 @@ class Slab:
         """Make room for that many rows, at least those that are there, and for no more."""
         self._views, self._viewed, self._addresses = [], (-1, -1), []
         for i, old in enumerate(self._layers):
-            grown = old.new_zeros(capacity, self.num_positions, self._shape.width)
+            grown = old.new_zeros(capacity, *old.shape[1:])
             grown[: len(self.rows)] = old[: len(self.rows)]
             self._layers[i] = grown
 
@@ -132,16 +139,33 @@ class Slab:
                 self._views.append((kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)))
         return self._views[layer]
 
+    def attend(
+        self,
+        record: StackRecord,
+        layer: int,
+        q_nI: Tensor,
+        num_positions: int,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Context (n, h*d) of the first rows over their first positions."""
+        k, v = self.views(layer, q_nI.shape[0], num_positions)
+        return slab_attention(record, q_nI, k, v, mask)
+
     def copy(self, sources: list[int], targets: list[int], num_positions: int) -> None:
         """Copy the first positions of rows ``sources`` over rows ``targets``, all at once."""
         read = upload(sources, self._shape.device)
         written = upload(targets, self._shape.device)
-        for layer in self._layers:
-            some = layer[:, :num_positions]
+        for some in self._first(num_positions):
             some.index_copy_(0, written, some.index_select(0, read))
 
     def copy_row(self, row: Row, target: Slab, num_positions: int, other: Row) -> None:
         """Copy the first positions of ``row`` to the place of ``other`` in ``target``."""
         source, place = self.rows.index(row), target.rows.index(other)
-        for old, new in zip(self._layers, target._layers, strict=True):
-            new[place, :num_positions] = old[source, :num_positions]
+        own, others = self._first(num_positions), target._first(num_positions)
+        for old, new in zip(own, others, strict=True):
+            new[place] = old[source]
+
+    def _first(self, num_positions: int) -> Iterator[Tensor]:
+        """The first positions of every row in all tensors."""
+        for layer in self._layers:
+            yield layer[:, :num_positions]

@@ -19,6 +19,7 @@ from torch import Tensor
 from serving.engine.fronts import Fronts, fronts_of
 from serving.engine.kv import KvShape, Slab, round_up
 from serving.engine.kv_budget import KvBudget
+from serving.engine.kv_transposed import TransposedSlab
 from serving.engine.offsets import Offsets
 from serving.engine.row import Row
 from serving.primitives.prefix import Prefix
@@ -213,5 +214,6 @@ class KvStore:
 
     def _slab(self, num_positions: int) -> Slab:
         if num_positions not in self._slabs:
-            self._slabs[num_positions] = Slab(self._shape, num_positions)
+            kind = TransposedSlab if self._shape.transposes_keys else Slab
+            self._slabs[num_positions] = kind(self._shape, num_positions)
         return self._slabs[num_positions]

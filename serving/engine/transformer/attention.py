@@ -7,6 +7,7 @@ Shapes: ``T`` tokens of a step, ``n`` rows padded to ``L``, ``Q`` queries and ``
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from adapters_store.families.architecture import Stack as StackRecord
 from serving.engine.transformer.sight import Sight
 from serving.engine.transformer.stack import Stack
+from serving.primitives.bags import Bags
 from serving.primitives.prefix import NO_FRONT, Front, Prefix
 from serving.upload import upload
 
@@ -150,6 +152,35 @@ class PackedAttention:
             context = attend(record, query, key, value, mask, is_causal=is_causal)
             flat = context.transpose(1, 2).reshape(n * L, h * d)
             out.index_copy_(0, group.tokens, flat.index_select(0, group.valid))
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Transposed keys (N*k*d, C) and values (N*k*P, d) of the rows of a slab, at one layer.
+
+    The bags, one for each row and query head, sum its own keys and values.
+    """
+
+    keys: Tensor
+    values: Tensor
+    key_bags: Bags
+    value_bags: Bags
+
+
+def table_attention(
+    record: StackRecord, q_nI: Tensor, tables: Tables, mask: Tensor | None
+) -> Tensor:
+    """What :func:`slab_attention` computes, as two weighted sums of rows of tables.
+
+    A row's bits do not depend on its mates, nor on how many columns are masked behind its own.
+    """
+    n, k = q_nI.shape[0], record.kv_heads
+    scores = tables.key_bags.sums(tables.keys, q_nI * record.attention_scale)
+    if record.softcap is not None:
+        scores = (scores / record.softcap).tanh_().mul_(record.softcap)
+    if mask is not None:
+        scores.view(n, k, record.num_heads // k, -1).add_(mask)
+    return tables.value_bags.sums(tables.values, scores.softmax(dim=-1)).view(n, -1)
 
 
 def slab_attention(

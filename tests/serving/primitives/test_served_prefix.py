@@ -19,7 +19,7 @@ from serving.engine.kv_budget import KvBudget
 from serving.engine.kv_store import KvStore, Run
 from serving.engine.offsets import Places
 from serving.engine.row import Row
-from serving.engine.transformer.attention import PackedAttention, slab_attention
+from serving.engine.transformer.attention import PackedAttention
 from serving.engine.transformer.relative_bias import bucket_of
 from serving.primitives.prefix import NO_FRONT, Prefix, prepare, reference
 from serving.primitives.prepared import Prepared
@@ -108,14 +108,16 @@ def _row(name, prefix, which):
     return row
 
 
+@pytest.mark.parametrize("is_transposed", [False, True])
 @pytest.mark.parametrize("name", ["llama", "t5"])
 @given(chosen=st.lists(rows, min_size=1, max_size=5), moves=st.integers(0, 4))
 @settings(max_examples=15, deadline=None)
-def test_cached_rows_equal_the_reference(name, chosen, moves):
+def test_cached_rows_equal_the_reference(name, is_transposed, chosen, moves):
     stack = _stack(name, "decoder")
     record = stack.record
+    sizes = record.num_layers, record.kv_heads, record.head_dim
     store = KvStore(
-        KvShape(record.num_layers, record.kv_heads, record.head_dim, torch.float32, CPU),
+        KvShape(*sizes, torch.float32, CPU, transposes_keys=is_transposed),
         KvBudget(2**30),
         lambda row: row.place().writer,
     )
@@ -148,8 +150,7 @@ def test_cached_rows_equal_the_reference(name, chosen, moves):
             masks = group.fronts.masks(stack.sights, indices, group.length, torch.float32)
         for layer, mask in enumerate(masks):
             q = torch.stack([qkv[-1, : stack.query_width] for _, qkv, _ in members])
-            key, value = group.slab.views(layer, group.num_rows, group.length)
-            out = slab_attention(record, q, key, value, mask)
+            out = group.slab.attend(record, layer, q, group.length, mask)
             for own, (_, qkv, prefix) in zip(out, members):
                 expected = _expected(stack, layer, qkv, prefix)[-1]
                 torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,34 @@
+"""Weighted sums of rows of a table: products of one row each, at the speed of memory.
+
+A product of a single row with a matrix of its own, as decoding asks for by the hundred, reads the
+matrix once and reuses nothing. Matrix products pay there for a packing that nobody uses; torch's
+bags (``embedding_bag``) only stream the rows. The sum of a bag depends on that bag alone.
+
+Shapes: ``B`` bags of ``L`` rows of a table (R, E).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Bags:
+    """The rows of a table that each bag sums: ``rows_BL``, integers; repeats are allowed."""
+
+    def __init__(self, rows_BL: Tensor) -> None:
+        num_bags, length = rows_BL.shape
+        self._rows = rows_BL.flatten().int()
+        starts = torch.arange(num_bags, dtype=torch.int, device=rows_BL.device)
+        self._starts = starts * length
+
+    def sums(self, table_RE: Tensor, weights: Tensor) -> Tensor:
+        """``sum_l weights[b, l] table[rows[b, l]]``: (B, E); ``weights`` has B * L elements.
+
+        Both have one dtype, in which the sums are rounded once. The columns of a wider table count.
+        """
+        found: Tensor
+        found, *_ = torch.embedding_bag(
+            table_RE, self._rows, self._starts, False, 0, False, weights.reshape(-1)
+        )
+        return found
