@@ -9,6 +9,8 @@ Shapes: ``B`` bags of ``L`` rows of a table (R, E).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -32,3 +34,9 @@ class Bags:
             table_RE, self._rows, self._starts, False, 0, False, weights.reshape(-1)
         )
         return found
+
+
+@lru_cache(maxsize=256)
+def consecutive(num_bags: int, length: int) -> Bags:
+    """Bags of the CPU that sum one run of ``length`` rows after the other."""
+    return Bags(torch.arange(num_bags * length).view(num_bags, length))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from serving.primitives.bags import consecutive
 from serving.primitives.factors import Factors, pack_factors
 from serving.primitives.layout import PackedSite
 from serving.primitives.prepared import Prepared, Target
@@ -85,11 +86,15 @@ class RowTable:
     A row that joins writes its own factors only; a row that leaves is overwritten by the last.
     Ranks below the table's are padded with zeros; the table grows in rank, members and rows when
     a row needs it. ``rows[i]`` is the batch row that entry ``i`` belongs to.
+
+    On the CPU batched products reach the speed of memory in float32; in bfloat16 they take two to
+    three times as long as the same products as weighted sums of rows, which are run there.
     """
 
     def __init__(self, site: PackedSite, dtype: torch.dtype, device: torch.device) -> None:
         self._site = site
         self._order = RowOrder(device)
+        self._is_summed = device.type == "cpu" and dtype == torch.bfloat16
         self._members: tuple[int, ...] = ()
         self._rank = 0
         self._a = torch.empty(0, site.in_features, 0, dtype=dtype, device=device)
@@ -139,12 +144,16 @@ class RowTable:
             self._views = self._refresh(x_RD.shape[0])
         rows, a_nDr, b_nrE = self._views
         n, m, width = len(self.rows), len(self._members), self._site.member_width
-        u = torch.bmm(rows.take(x_RD).unsqueeze(1), a_nDr).view(n * m, 1, self._rank)
         is_full = m == self._site.num_members
-        if is_full and isinstance(rows, Whole) and (m == 1 or y_RE.is_contiguous()):
-            y_RE.view(n * m, 1, width).baddbmm_(u, b_nrE)
-            return
-        delta = torch.bmm(u, b_nrE).view(n, m * width)
+        if self._is_summed:
+            u = consecutive(n, a_nDr.shape[1]).sums(a_nDr.flatten(0, 1), rows.take(x_RD))
+            delta = consecutive(n * m, self._rank).sums(b_nrE.flatten(0, 1), u).view(n, m * width)
+        else:
+            u = torch.bmm(rows.take(x_RD).unsqueeze(1), a_nDr).view(n * m, 1, self._rank)
+            if is_full and isinstance(rows, Whole) and (m == 1 or y_RE.is_contiguous()):
+                y_RE.view(n * m, 1, width).baddbmm_(u, b_nrE)
+                return
+            delta = torch.bmm(u, b_nrE).view(n, m * width)
         if is_full:
             rows.add(y_RE, delta)
             return

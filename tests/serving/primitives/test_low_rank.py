@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ adapters = st.one_of(
 )
 
 
-def _factors(adapter):
+def _factors(adapter, dtype=torch.float32):
     if adapter is None:
         return None
     members, rank, seed = adapter
@@ -39,13 +41,13 @@ def _factors(adapter):
         )
         for m in members
     }
-    return pack_factors(QKV, pairs, torch.float32)
+    return pack_factors(QKV, pairs, dtype)
 
 
-def _inputs(count, seed=0):
+def _inputs(count, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, WIDTH, generator=generator)
-    return x, torch.randn(count, 3 * OUT, generator=generator)
+    return x.to(dtype), torch.randn(count, 3 * OUT, generator=generator).to(dtype)
 
 
 def _expected(rows, x, y):
@@ -110,6 +112,31 @@ def test_segments_leave_other_sites_alone():
 def test_a_row_table_equals_the_reference_through_joins_and_leaves(joins, leaves):
     brought = [_factors(adapter) for adapter in joins]
     join_and_leave(RowTable(QKV, torch.float32, CPU), brought, leaves, _check)
+
+
+@given(
+    joins=st.lists(adapters, min_size=1, max_size=12),
+    leaves=st.lists(st.integers(0, 11), max_size=10),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_row_table_of_bfloat16_equals_the_reference_within_its_rounding(joins, leaves):
+    brought = [_factors(adapter, torch.bfloat16) for adapter in joins]
+    join_and_leave(RowTable(QKV, torch.bfloat16, CPU), brought, leaves, _check_bfloat16)
+
+
+def _check_bfloat16(table, batch):
+    if not table.rows:
+        return
+    x, y = _inputs(len(batch), seed=len(batch), dtype=torch.bfloat16)
+    expected = y.double()
+    wide = [None if f is None else replace(f, a=f.a.double(), b=f.b.double()) for f in batch]
+    reference(QKV, x.double(), expected, wide)
+    bare = [i for i, factors in enumerate(batch) if factors is None]
+    before = y.clone()
+    table.apply(x, y)
+    assert torch.equal(y[bare], before[bare])
+    size = expected.abs().max().item()
+    assert (y.double() - expected).abs().max().item() <= 0.02 * size
 
 
 def _check(table, batch):
