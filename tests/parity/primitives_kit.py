@@ -244,19 +244,27 @@ class Answer:
 
 @dataclass
 class World:
-    """A backbone, its model, an artefact of every kind, and the reference's answers."""
+    """A backbone, its model, an artefact of every kind, and the reference's answers.
+
+    ``saved`` are changes of the family's golden configuration, for a random model of it; without
+    any the committed backbone is taken.
+    """
 
     name: str
+    saved: Mapping[str, Any] | None = None
     engines: list[Engine] = field(default_factory=list)
     _answers: dict[tuple[str | None, tuple[int, ...]], Answer] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.saved = SAVED.get(self.name) if self.saved is None else self.saved
+
     @cached_property
     def backbone(self) -> Backbone:
-        if self.name not in SAVED:
+        if self.saved is None:
             return backbone_of(self.name)
         folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
         atexit.register(shutil.rmtree, folder)
-        return save_generator(folder, self.name, vocab_size=64, **SAVED[self.name])
+        return save_generator(folder, self.name, vocab_size=64, **self.saved)
 
     @cached_property
     def weights(self) -> Weights:
@@ -265,7 +273,7 @@ class World:
     @cached_property
     def model(self) -> Any:
         model = model_of(self.backbone)
-        if self.name in SAVED:
+        if self.saved is not None:
             model.set_attn_implementation("eager")
         if self.can_generate:
             model.generation_config.eos_token_id = None
@@ -369,16 +377,29 @@ class World:
         return self._answers[key]
 
     @torch.no_grad()
+    def embedding(self, kind: str | None, ids: tuple[int, ...]) -> torch.Tensor:
+        """The mean of the states (D,) that the reference's reading stack has of the tokens."""
+        with self.adapted(kind):
+            return self._mean(self._read(ids), ids)
+
+    def _read(self, ids: tuple[int, ...]) -> torch.Tensor:
+        reader = self.model.get_encoder() if self.is_encoder_decoder else self.model.base_model
+        input_ids = torch.tensor([ids])
+        mask = torch.ones_like(input_ids)
+        hidden: torch.Tensor = reader(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        return hidden
+
+    def _mean(self, hidden: torch.Tensor, ids: tuple[int, ...]) -> torch.Tensor:
+        return torch.nn.functional.normalize(hidden[0, -len(ids) :].mean(0), dim=0)
+
+    @torch.no_grad()
     def _answer(self, ids: tuple[int, ...], adapted: Any, *, has_head: bool) -> Answer:
         input_ids = torch.tensor([ids])
         mask = torch.ones_like(input_ids)
-        if has_head or not self.can_generate:
-            reader = self.model.get_encoder() if self.is_encoder_decoder else self.model.base_model
-            hidden = reader(input_ids=input_ids, attention_mask=mask).last_hidden_state
-            if has_head:
-                return Answer(scores=adapted.head(hidden, mask)[0])
-            mean = hidden[0, -len(ids) :].mean(0)
-            return Answer(vector=torch.nn.functional.normalize(mean, dim=0))
+        if has_head:
+            return Answer(scores=adapted.head(self._read(ids), mask)[0])
+        if not self.can_generate:
+            return Answer(vector=self._mean(self._read(ids), ids))
         found = self.model.generate(
             input_ids=input_ids,
             attention_mask=mask,

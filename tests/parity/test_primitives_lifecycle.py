@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from drawn_kit import Drawn
 from primitives_kit import KINDS, NUM_TOKENS, NUM_TOP, World
-from transformers import LogitsProcessor
 
 from adapters_store.errors import UnavailableError
 from adapters_store.store import Store
 from benchmarks.drive import Outcome, answers, drain
 from serving.core.loader import StoreLoader
 from serving.engine import Engine, EngineConfig, Request, Sampling, Token
-from serving.engine.draw import uniform
 
 ALL_KINDS = (*KINDS, "routing")
 WRITERS = ("llama", "gpt2", "t5", "bart")
@@ -183,22 +182,6 @@ def test_a_name_answers_by_its_new_version_and_rows_of_the_old_one_go_on(
             store.set_alias(names[kind], "prod", 1, expected_version=2)
         check(answers(engine, requests("back")), "back", older)
         engine.close()
-
-
-class Drawn(LogitsProcessor):
-    """Leaves the token that a row's own random number picks from its distribution, and no other."""
-
-    def __init__(self, sampling: Sampling, seeds: list[int]) -> None:
-        self._sampling, self._seeds, self._position = sampling, seeds, 0
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        least = scores.topk(self._sampling.top_k, dim=1).values[:, -1:]
-        kept = (scores / self._sampling.temperature).masked_fill(scores < least, -torch.inf)
-        cumulated = kept.double().softmax(dim=1).cumsum(dim=1)
-        points = [[uniform(seed, self._position, 0)] for seed in self._seeds]
-        tokens = torch.searchsorted(cumulated, cumulated.new_tensor(points), right=True)
-        self._position += 1
-        return torch.full_like(scores, -torch.inf).scatter(1, tokens, 0.0)
 
 
 @torch.no_grad()
