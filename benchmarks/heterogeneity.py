@@ -25,6 +25,7 @@ from benchmarks.decode_bench import BANK, NUM_INPUT_TOKENS, RANK, DecodeBench, T
 from benchmarks.report import Report, Target, choose_parts
 from benchmarks.step_cost import (
     copy_bytes_per_s,
+    num_factors,
     num_frozen,
     num_kv,
     num_task_elements,
@@ -35,6 +36,8 @@ from benchmarks.whole_answers import add_whole_answers
 
 NUM_ROWS, MANY_ROWS = 32, 128
 COUNTS = (1, 8, NUM_ROWS)
+SHARED = "routed_shared_32"
+"""Routed rows that read the bank instead of factors of their own."""
 PARTS = tuple(cell.name for cell in CELLS)
 QUICK: dict[str, tuple[str, ...]] = {
     "512-fp32-all": (
@@ -144,7 +147,7 @@ def _builders(
         return lambda: bench.engine(name, [*rows()])
 
     def shared() -> System:
-        return bench.engine("routed_shared_32", [*tasks.routings(NUM_ROWS)], form="shared")
+        return bench.engine(SHARED, [*tasks.routings(NUM_ROWS)], form="shared")
 
     builders: dict[str, Callable[[], System]] = {
         "bare": engine("bare", lambda: [None]),
@@ -153,7 +156,7 @@ def _builders(
     for n in COUNTS:
         builders[f"lora_{n}"] = engine(f"lora_{n}", lambda n=n: tasks.loras(n))  # type: ignore[misc]
         builders[f"routed_{n}"] = engine(f"routed_{n}", lambda n=n: tasks.routings(n))  # type: ignore[misc]
-    builders["routed_shared_32"] = shared
+    builders[SHARED] = shared
     builders["mixed_32"] = engine("mixed_32", tasks.mixed)
     if cell.family == "t5":
         builders |= {"transformers_bare": plain, "peft_lora_32": lora}
@@ -174,7 +177,11 @@ def _rows(report: Report, bench: DecodeBench, systems: list[System]) -> None:
     for system in systems:
         row = {"part": cell.name, **system.row(systems[0])}
         if system.name in bench.engines:
-            own = num_task_elements(bench.rows_of[system.name], {tasks.bank.digest: tasks.bank})
+            own = (
+                num_factors(tasks.bank)
+                if system.name == SHARED
+                else num_task_elements(bench.rows_of[system.name], {tasks.bank.digest: tasks.bank})
+            )
             read = size * (frozen + own + kv)
             row |= {
                 "read_mb": read / 1e6,
