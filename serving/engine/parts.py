@@ -18,9 +18,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from serving.engine.finite import are_finite
 from serving.engine.kv import KvShape
 from serving.engine.kv_budget import KvBudget
-from serving.engine.prefill import plan_of, positions_of
+from serving.engine.prefill import ends_of, plan_of, positions_of
 from serving.engine.prefix_cache import PrefixCache
 from serving.engine.prompt_scores import LogitsOf, score
 from serving.engine.row import Row
@@ -38,8 +39,9 @@ class Reading:
     """An input on its way in: ``kv`` (all positions, W) by layer, of which ``num_read`` are there.
 
     ``rows`` share it, each with the bytes that are kept for its place in the decode batch.
-    ``hidden`` (1, D) is the last state of the latest part, ``is_finite`` whether all its states
-    are. ``scores`` are those of the prompt's tokens so far, where ``prompt_logprobs`` are asked.
+    ``hidden`` (1, D) is the last state of the latest part, ``is_finite`` whether it is, and all
+    that is kept. ``scores`` are those of the prompt's tokens so far, where ``prompt_logprobs`` are
+    asked.
     """
 
     rows: dict[Row, int]
@@ -172,10 +174,15 @@ class PartReader:
         firsts = [part.start for part in parts]
         plan = plan_of(weights, rows, lengths, prompts_of=self._stack_name, firsts=firsts)
         context = _Context(weights.reader, parts, self._shape.dtype)
-        hidden_TD = weights.reader.forward(upload(ids, device), table, plan, context, rotary)
-        spans = torch.split(hidden_TD, lengths)
-        sums = torch.stack([own.sum(dtype=torch.float32) for own in spans])
-        for part, own, is_finite in zip(parts, spans, sums.isfinite().tolist(), strict=True):
+        wanted = None
+        if all(part.reading.prompt_logprobs is None for part in parts):
+            wanted = ends_of(weights, rows, lengths)
+        hidden = weights.reader.forward(
+            upload(ids, device), table, plan, context, rotary, wanted=wanted
+        )
+        spans = torch.split(hidden, lengths if wanted is None else 1)
+        kept = [part.reading.kv[-1][part.start : part.stop] for part in parts]
+        for part, own, is_finite in zip(parts, spans, are_finite(spans, kept), strict=True):
             part.reading.num_read = part.stop
             part.reading.hidden = own[-1:]
             part.reading.is_finite = is_finite

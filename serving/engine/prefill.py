@@ -19,7 +19,7 @@ from serving.engine.offsets import Offsets
 from serving.engine.origin import Origin
 from serving.engine.row import Row
 from serving.engine.transformer.attention import PackedAttention
-from serving.engine.transformer.stack import Stack
+from serving.engine.transformer.stack import Stack, Wanted
 from serving.engine.weights import Weights
 from serving.primitives.plan import RunPlan
 from serving.upload import upload
@@ -29,6 +29,7 @@ from serving.upload import upload
 class Encoded:
     """Inputs in packed order with their last hidden states (T, D); T is the sum of ``lengths``.
 
+    Where ``has_ends`` only, ``hidden`` (n, D) has those of each input's last token.
     ``readers`` has one row an input, ``rows`` all rows, of which those with the same input share
     it: ``sources`` says for each which one it is. ``kv`` has the keys and values (T, W) of every
     layer where the stack goes on to decode.
@@ -39,6 +40,7 @@ class Encoded:
     sources: list[int]
     hidden: Tensor
     kv: list[Tensor]
+    has_ends: bool = False
 
     @property
     def lengths(self) -> list[int]:
@@ -57,7 +59,7 @@ class Encoded:
         rows, sources = [self.rows[i] for i in kept], [self.sources[i] for i in kept]
         used = sorted(set(sources))
         if len(used) == len(self.readers):
-            return Encoded(self.readers, rows, sources, self.hidden, self.kv)
+            return Encoded(self.readers, rows, sources, self.hidden, self.kv, self.has_ends)
         if not kept:
             return Encoded([], [], [], self.hidden[:0], [])
         device = self.hidden.device
@@ -74,7 +76,9 @@ class Encoded:
 
     def last_hidden(self) -> Tensor:
         """The hidden state (R, D) of each row's last token."""
-        ends = [s + row.num_read - 1 for s, row in zip(self.starts, self.rows, strict=True)]
+        ends = self.sources
+        if not self.has_ends:
+            ends = [s + row.num_read - 1 for s, row in zip(self.starts, self.rows, strict=True)]
         return self.hidden.index_select(0, upload(ends, self.hidden.device))
 
 
@@ -120,6 +124,9 @@ class Pass:
         attention = packed_attention(stack, ordered, lengths, dtype, device)
         is_decoding = any(row.request.kind == "generate" for row in rows)
         self._plan = plan_of(weights, ordered, lengths, prompts_of=name)
+        self._wanted = None
+        if stack.record.is_causal and all(map(_needs_end, rows)):
+            self._wanted = ends_of(weights, ordered, lengths)
         keeps_kv = stack.record.is_causal and is_decoding
         self._context = ReadContext(stack, attention, keeps_kv=keeps_kv)
         indices = torch.cat([torch.arange(n, device=device) for n in lengths])
@@ -160,7 +167,12 @@ class Pass:
         """Run that many layers, of those that are left."""
         stop = self._num_done + min(num_layers, self.num_left)
         self._states = self._stack.run(
-            self._states, self._angles, self._plan, self._context, range(self._num_done, stop)
+            self._states,
+            self._angles,
+            self._plan,
+            self._context,
+            range(self._num_done, stop),
+            self._wanted,
         )
         self._num_done = stop
 
@@ -170,7 +182,8 @@ class Pass:
         readers, rows = list(self._readers.values()), list(self._rows)
         place = {origin: i for i, origin in enumerate(self._readers)}
         sources = [place[row.origin] for row in rows]
-        return Encoded(readers, rows, sources, self._states, self._context.kv)
+        has_ends = self._wanted is not None
+        return Encoded(readers, rows, sources, self._states, self._context.kv, has_ends)
 
 
 def encode(weights: Weights, rows: Sequence[Row], dtype: torch.dtype) -> Encoded:
@@ -245,6 +258,17 @@ def plan_of(
     if not runs:
         return None
     return RunPlan(weights.layout.packed, runs, prompts, weights.backend.runs)
+
+
+def ends_of(weights: Weights, ordered: Sequence[Row], lengths: Sequence[int]) -> Wanted:
+    """The last token of each packed row that is ordered by adapter."""
+    index = upload([stop - 1 for stop in accumulate(lengths)], weights.device, torch.int64)
+    return Wanted(index, plan_of(weights, ordered, [1] * len(ordered)))
+
+
+def _needs_end(row: Row) -> bool:
+    """Whether a decoder's row needs no state of its input but the last one."""
+    return row.request.kind == "generate" and not row.scores_input
 
 
 def _adapter(row: Row) -> str:

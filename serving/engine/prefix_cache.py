@@ -17,6 +17,7 @@ from itertools import accumulate, count
 import torch
 from torch import Tensor
 
+from serving.engine.finite import are_finite
 from serving.engine.prefill import Encoded
 
 BLOCK_TOKENS = 32
@@ -82,20 +83,22 @@ class PrefixCache:
             self._drop(next(iter(self._blocks)))
 
     def keep_all(self, encoded: Encoded) -> None:
-        """Copy the blocks of the inputs whose states are all finite."""
-        spans = torch.split(encoded.hidden, encoded.lengths)
+        """Copy the blocks of the inputs whose keys and values are all finite.
+
+        A state that is not makes those of its token so in the last layer.
+        """
         starts = accumulate(encoded.lengths, initial=0)
         long = [
-            (row, span, start)
-            for row, span, start in zip(encoded.readers, spans, starts, strict=False)
-            if len(span) >= BLOCK_TOKENS
+            (row, slice(start, start + row.num_read))
+            for row, start in zip(encoded.readers, starts, strict=False)
+            if row.num_read >= BLOCK_TOKENS
         ]
-        if not long:
+        if not long or not self._max_bytes:
             return
-        sums = torch.stack([span.sum(dtype=torch.float32) for _, span, _ in long])
-        for (row, span, start), is_finite in zip(long, sums.isfinite().tolist(), strict=True):
+        last = [encoded.kv[-1][span] for _, span in long]
+        for (row, span), is_finite in zip(long, are_finite(last), strict=True):
             if is_finite:
-                layers = [kv[start : start + len(span)] for kv in encoded.kv]
+                layers = [kv[span] for kv in encoded.kv]
                 self.keep(row.request.adapter, row.inputs, layers)
 
     def forget(self, adapter: str) -> None:

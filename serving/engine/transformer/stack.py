@@ -69,6 +69,14 @@ class Layer:
     ffn_post_norm: Normalisation | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The rows (n,) int64 whose final states are asked for, and the plan of these rows alone."""
+
+    index: Tensor
+    plan: Plan[Any] | None
+
+
 class Stack:
     """Runs the layers of one tower; ``sights`` has one entry a layer."""
 
@@ -109,13 +117,15 @@ class Stack:
         plan: Plan[Any] | None,
         context: Context,
         rotary_T: Tensor | None = None,
+        wanted: Wanted | None = None,
     ) -> Tensor:
         """Last hidden states (T, D) of token ids and positions (T,) int64.
 
         ``rotary_T`` are the positions of rotary angles, where they are not those of the table.
+        Where only some states are ``wanted``, these (n, D) are returned.
         """
         x, angles = self.enter(ids_T, positions_T, plan, rotary_T)
-        return self.run(x, angles, plan, context, range(len(self.layers)))
+        return self.run(x, angles, plan, context, range(len(self.layers)), wanted)
 
     def enter(
         self,
@@ -136,15 +146,23 @@ class Stack:
         plan: Plan[Any] | None,
         context: Context,
         layers: range,
+        wanted: Wanted | None = None,
     ) -> Tensor:
-        """Run some layers on what the one before them gave; the last one's states are final."""
+        """Run some layers on what the one before them gave; the last one's states are final.
+
+        Where only some final states are ``wanted``, the last layer goes on with these once all
+        rows have their keys and values: nothing reads what it would add to the others.
+        """
         for number in layers:
             layer = self.layers[number]
+            last = wanted if number == len(self.layers) - 1 else None
             if plan is not None:
                 plan.enter(number, x)
             rotary = self._rotaries[number]
             turned = None if rotary is None else angles[rotary]
-            x = self._self_attention(number, layer, x, plan, context, turned)
+            x = self._self_attention(number, layer, x, plan, context, turned, last)
+            if last is not None:
+                plan = last.plan
             if layer.cross_q is not None:
                 x = self._cross_attention(number, layer, x, plan, context)
             x = self._feed_forward(number, layer, x, plan)
@@ -160,12 +178,17 @@ class Stack:
         plan: Plan[Any] | None,
         context: Context,
         angles: Angles | None,
+        wanted: Wanted | None,
     ) -> Tensor:
         u = layer.self_norm(x, plan) if self._is_pre else x
         qkv = layer.self_qkv(u, plan)
         if layer.q_norm is not None or angles is not None:
             self._place(layer, qkv, plan, angles)
-        f = layer.self_o(context.attend_self(number, qkv), plan)
+        c = context.attend_self(number, qkv)
+        if wanted is not None:
+            plan = wanted.plan
+            c, x, u = (states.index_select(0, wanted.index) for states in (c, x, u))
+        f = layer.self_o(c, plan)
         norms = layer.self_norm, layer.self_post_norm
         return self._add(f"{number}.after_self", norms, x, u, f, plan)
 
@@ -197,7 +220,7 @@ class Stack:
         inner = layer.ffn_in(u, plan)
         if self.record.is_gated:
             gate, up = inner.chunk(2, dim=-1)
-            inner = self._activation(gate) * up
+            inner = self._activation(gate).mul_(up)
         else:
             inner = self._activation(inner)
         f = layer.ffn_out(inner, plan)
