@@ -104,7 +104,7 @@ def generation_defaults(backbone: Backbone) -> Defaults:
     try:
         values = _values(said)
         min_length = int(said.get("min_length", 0))
-        Sampling(**{"max_tokens": 2**31, **values})
+        _check(Sampling(**{"max_tokens": 2**31, **values}), backbone.architecture.vocab_size)
     except (TypeError, ValueError, UsageError) as error:
         raise IncompatibleError(
             f"the generation settings of {path} are impossible: {error}",
@@ -117,6 +117,14 @@ def generation_defaults(backbone: Backbone) -> Defaults:
         ignored.append("do_sample")
     is_encoder_decoder = backbone.architecture.is_encoder_decoder
     return Defaults(values, min_length, is_encoder_decoder, tuple(sorted(ignored)))
+
+
+def _check(sampling: Sampling, vocab_size: int) -> None:
+    """Raise UsageError for a token outside the vocabulary."""
+    for name, tokens in sampling.token_ids.items():
+        for token in tokens:
+            if not 0 <= token < vocab_size:
+                raise UsageError(f"{name}: token {token} is outside the vocabulary of {vocab_size}")
 
 
 def _values(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,11 @@ class Slab:
         """Bytes of all layers."""
         return self.capacity * self.row_bytes
 
+    @property
+    def layer_bytes(self) -> int:
+        """Bytes of one layer, which is there twice while the slab is resized."""
+        return self._layers[0].nbytes
+
     def add(self, row: Row, budget: KvBudget) -> None:
         """Give ``row`` the next place; a full slab grows as ``budget`` says."""
         if len(self.rows) == self.capacity:
@@ -117,7 +122,10 @@ class Slab:
             self.resize(len(self.rows) + _MAX_SPARE)
 
     def resize(self, capacity: int) -> None:
-        """Make room for that many rows, at least those that are there, and for no more."""
+        """Make room for that many rows, at least those that are there, and for no more.
+
+        Layers are copied one after the other, so that no more than one is there twice.
+        """
         self._views, self._viewed, self._addresses = [], (-1, -1), []
         for i, old in enumerate(self._layers):
             grown = old.new_zeros(capacity, *old.shape[1:])

@@ -2,7 +2,8 @@
 
 A row counts with the whole place of its size class from the moment it joins, an input that is
 read in parts with all its positions from the moment it begins. Slabs keep spare places for the
-next rows only while the budget has bytes left for them.
+next rows only while the budget has bytes left for them. While a slab is resized, one of its layers
+is there twice: only that much may go over the budget, and only to make a place that a row needs.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class KvBudget:
         """The capacity that a full slab should have, at least one row more than it has rows."""
         capacity = slab.capacity
         wanted = max(-(-(capacity + 1) // _ROW_BUCKET) * _ROW_BUCKET, capacity * 3 // 2)
-        if self.num_bytes + (wanted - capacity) * slab.row_bytes <= self.max_bytes:
+        bytes_then = self.num_bytes + (wanted - capacity) * slab.row_bytes
+        if bytes_then + slab.layer_bytes <= self.max_bytes:
             return wanted
         self._trim()
         return len(slab.rows) + 1

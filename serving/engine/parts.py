@@ -131,13 +131,13 @@ class PartReader:
             self._readings[row] = reading
             return len(reading.inputs)
         inputs, shape = row.inputs, self._shape
+        self._budget.hold(len(inputs) * shape.position_bytes)
         kv = [
             torch.zeros(len(inputs), shape.width, dtype=shape.dtype, device=shape.device)
             for _ in range(shape.num_layers)
         ]
         reading = Reading({row: reserved_bytes}, inputs, kv)
         self._readings[row] = reading
-        self._budget.hold(reading.num_bytes)
         if row.scores_input:
             reading.prompt_logprobs = row.request.sampling.prompt_logprobs
         else:

@@ -146,6 +146,8 @@ def test_what_is_not_applied_is_named_and_what_is_impossible_refused(folder: Pat
     defaults = generation_defaults(settled(folder, active | {"num_beams": 2}))
     assert defaults.not_applied == ("do_sample", "encoder_no_repeat_ngram_size", "typical_p")
     assert isinstance(defaults, Defaults)
-    for wrong in ({"top_p": 3.0}, {"num_beams": "many"}, {"bad_words_ids": 5}, {"min_length": "a"}):
+    wrongs: list[dict[str, Any]] = [{"top_p": 3.0}, {"num_beams": "many"}, {"bad_words_ids": 5}]
+    wrongs += [{"min_length": "a"}, {"suppress_tokens": [-1]}, {"forced_bos_token_id": VOCAB}]
+    for wrong in wrongs:
         with pytest.raises(IncompatibleError, match="generation settings"):
             generation_defaults(settled(folder, wrong))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Sequence
 
 import pytest
+import torch
 from world_kit import World
 
 from adapters_store.errors import UsageError
@@ -246,6 +249,38 @@ def test_a_row_that_can_never_fit_is_refused_at_once(world: World) -> None:
     with pytest.raises(UsageError, match="max_kv_bytes is"):
         engine.submit(request)
     assert not engine.has_work
+
+
+def test_what_slabs_really_take_goes_over_the_budget_by_a_layer_at_most(
+    llama_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = 64 * POSITION_BYTES["llama"]
+    engine = llama_world.engine(max_kv_bytes=9 * place, prefix_cache_bytes=0)
+    alive: weakref.WeakValueDictionary[int, torch.Tensor] = weakref.WeakValueDictionary()
+    most = over = 0
+    allocate = torch.Tensor.new_zeros
+
+    def new_zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:
+        nonlocal most, over
+        made = allocate(like, *shape)
+        if math.prod(like.shape[1:]) % (64 * 32):
+            return made  # no slab of 64 positions or more
+        alive[id(made)] = made
+        taken = sum(one.nbytes for one in alive.values())
+        most = max(most, taken)
+        over = max(over, taken - max(one.nbytes for one in alive.values()))
+        return made
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", new_zeros)
+    requests = requests_of(llama_world, 24, longest=20, max_tokens=60)
+    outcomes: dict[str, Outcome] = {}
+    for request in requests:
+        engine.submit(request)
+        drain(engine, outcomes, num_steps=1)
+    drain(engine, outcomes)
+    assert len(outcomes) == 24
+    assert most > 4 * place
+    assert over <= engine.config.max_kv_bytes
 
 
 def test_spare_places_are_given_back(llama_world: World) -> None:
