@@ -47,7 +47,7 @@ class DecodeBatch:
             record.head_dim,
             self._dtype,
             self._device,
-            transposes_keys=self._device.type == "cpu",
+            transposes_keys=self._device.type == "cpu" and weights.backend.name == "torch",
         )
         self._self = KvStore(self.shape, budget, lambda row: row.place().writer)
         self._cross = None
