@@ -76,3 +76,24 @@ def test_the_measurement_draws_no_random_number():
     packing_pays.cache_clear()
     packing_pays(torch.float32)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_products_are_made_with_few_numbers_of_rows_and_little_more_work():
+    made = [product.rounded_up(n) for n in range(4097)]
+    assert made[:17] == list(range(17))
+    assert all(n <= rounded <= n * 1.125 for n, rounded in enumerate(made))
+    assert len(set(made[1:2049])) <= 16 + 7 * 8
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_packed_product_of_any_number_of_rows_is_that_of_its_rows(dtype):
+    x, weight, bias = _drawn((40, 24), dtype, num_rows=300)
+    with torch.inference_mode():
+        packed = Packed(weight, bias)
+        whole = packed(x)
+        for n in (17, 19, 37, 100, 257):
+            some = packed(x[:n])
+            assert some.shape == (n, 24)
+            assert some.is_contiguous()
+            assert torch.equal(some, whole[:n])
