@@ -79,6 +79,7 @@ class EngineSection(_Section):
     tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     max_step_adapters: int = Field(default=1024, ge=1)
     max_wait_s: float = Field(default=30.0, gt=0)
+    burst_tokens: int = Field(default=4096, ge=0)
 
 
 class LimitsSection(_Section):

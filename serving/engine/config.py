@@ -37,7 +37,8 @@ class EngineConfig:
     low-rank products: Triton's on CUDA where they run there, else torch's operators; ``triton``
     insists. ``graphs``: whether decode steps are recorded as CUDA graphs, which needs the kernels;
     ``unrecorded`` runs the same steps over the same memory as they are. ``policy`` orders the
-    waiting rows; ``tenant_weights`` are the shares of tenants that do not have share 1.
+    waiting rows; ``tenant_weights`` are the shares of tenants that do not have share 1,
+    ``burst_tokens`` the work that a tenant below its share may save up for a burst.
     ``max_step_adapters``: distinct adapters of one step. ``max_wait_s``: seconds after which a
     waiting row passes priorities and keeps others from taking its place.
     """
@@ -63,6 +64,7 @@ class EngineConfig:
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
     max_step_adapters: int = 1024
     max_wait_s: float = 30.0
+    burst_tokens: int = 4096
 
     def __post_init__(self) -> None:
         problems = [
@@ -70,8 +72,11 @@ class EngineConfig:
             for item in fields(self)
             if item.name.startswith(("num_", "max_", "balance_")) and getattr(self, item.name) <= 0
         ]
-        if self.prefix_cache_bytes < 0:
-            problems.append(f"prefix_cache_bytes is {self.prefix_cache_bytes}; expected at least 0")
+        problems += [
+            f"{name} is {getattr(self, name)}; expected at least 0"
+            for name in ("prefix_cache_bytes", "burst_tokens")
+            if getattr(self, name) < 0
+        ]
         if self.dtype not in DTYPES:
             problems.append(f"dtype is {self.dtype!r}; known: {', '.join(DTYPES)}")
         if not is_device_name(self.device):

@@ -37,7 +37,9 @@ class Scheduler:
     def __init__(self, cache: AdapterCache, config: EngineConfig) -> None:
         self._cache = cache
         self._config = config
-        self._policy = build_policy(config.policy, config.tenant_weights, config.max_wait_s)
+        self._policy = build_policy(
+            config.policy, config.tenant_weights, config.max_wait_s, config.burst_tokens
+        )
         self._waiting: dict[str, Row] = {}
         self._by_tenant: Counter[str] = Counter()
         self._passed: dict[str, Lack] = {}

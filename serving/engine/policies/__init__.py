@@ -17,13 +17,17 @@ POLICIES: dict[str, str] = {
 }
 
 
-def build_policy(name: str, weights: Mapping[str, float], max_wait_s: float) -> Policy:
+def build_policy(
+    name: str, weights: Mapping[str, float], max_wait_s: float, burst_tokens: int
+) -> Policy:
     """The policy of that name; raises UsageError for an unknown one.
 
     ``weights`` are tenants' shares (1 where a tenant is not named), ``max_wait_s`` the seconds
-    after which a row passes priorities.
+    after which a row passes priorities, ``burst_tokens`` the work that a tenant below its share
+    may save up.
     """
-    policy: Policy = resolve(POLICIES, name, "scheduling policy")(weights, max_wait_s)
+    kind = resolve(POLICIES, name, "scheduling policy")
+    policy: Policy = kind(weights, max_wait_s, burst_tokens)
     return policy
 
 

@@ -1,8 +1,9 @@
 """Fair shares of the engine's work: a virtual token counter per tenant.
 
 Whoever has had the least work, weighted by its share, is asked first (Sheng et al., Fairness in
-Serving Large Language Models, 2024). A tenant that comes back after a pause starts level with the
-least served one that waits, so idleness saves nothing up.
+Serving Large Language Models, 2024). A tenant that comes back after a pause starts behind the least
+served one that waits by what it saved up, of a bounded amount: one that stays below its share has
+its bursts served at once, as if no other tenant had all the rest.
 """
 
 from __future__ import annotations
@@ -20,23 +21,25 @@ _MAX_COUNTERS = 4096
 class FairPolicy:
     """``weights`` are tenants' shares; a tenant of share 2 gets twice the work of one of 1.
 
-    An input token costs 1, an output token 2. Priorities order the rows of one tenant: they never
-    take anything from another.
+    An input token costs 1, an output token 2; ``burst_tokens`` is the most that a pause saves up,
+    in the same measure, times the tenant's share. Priorities order the rows of one tenant: they
+    never take anything from another.
     """
 
-    def __init__(self, weights: Mapping[str, float], max_wait_s: float) -> None:
+    def __init__(self, weights: Mapping[str, float], max_wait_s: float, burst_tokens: int) -> None:
         self._weights = dict(weights)
         self._max_wait_s = max_wait_s
+        self._burst = float(burst_tokens)
         self._queues: dict[str, RowQueue] = {}
         self._served: dict[str, float] = {}
         self._floor = 0.0
 
     def add(self, row: Row) -> None:
-        """A row begins to wait; the first one of a tenant lifts its counter to the others'."""
+        """A row begins to wait; the first one of a tenant lifts its counter near the others'."""
         tenant = row.request.tenant
         if tenant not in self._queues:
             self._floor = self._least_served()
-            self._served[tenant] = max(self._served.get(tenant, 0.0), self._floor)
+            self._served[tenant] = max(self._served.get(tenant, 0.0), self._floor - self._burst)
             self._queues[tenant] = RowQueue(self._max_wait_s)
             if len(self._served) > _MAX_COUNTERS:
                 self._forget()
@@ -80,7 +83,7 @@ class FairPolicy:
             self._charge(row.request.tenant, OUTPUT_COST)
 
     def _charge(self, tenant: str, cost: float) -> None:
-        served = self._served.get(tenant, self._floor)
+        served = self._served.get(tenant, self._floor - self._burst)
         self._served[tenant] = served + cost / self._weights.get(tenant, 1.0)
 
     def _least_served(self) -> float:
@@ -93,5 +96,5 @@ class FairPolicy:
         self._served = {
             tenant: served
             for tenant, served in self._served.items()
-            if tenant in kept or served > self._floor
+            if tenant in kept or served > self._floor - self._burst
         }

@@ -11,7 +11,7 @@ from serving.engine.row import Row
 class FifoPolicy:
     """By priority and arrival alone; tenants' shares are not looked at."""
 
-    def __init__(self, weights: Mapping[str, float], max_wait_s: float) -> None:
+    def __init__(self, weights: Mapping[str, float], max_wait_s: float, burst_tokens: int) -> None:
         self._rows = RowQueue(max_wait_s)
 
     def add(self, row: Row) -> None:

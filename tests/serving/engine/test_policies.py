@@ -21,8 +21,8 @@ def _row(tenant="", num_input=10, priority=0, arrived_at=None):
     return Row(request, arrived_at=float(number) if arrived_at is None else arrived_at)
 
 
-def _policy(name="fair", weights=None, max_wait_s=1e9):
-    return build_policy(name, weights or {}, max_wait_s)
+def _policy(name="fair", weights=None, max_wait_s=1e9, burst_tokens=0):
+    return build_policy(name, weights or {}, max_wait_s, burst_tokens)
 
 
 def _run(policy, num_rows, num_output=5):
@@ -109,8 +109,9 @@ def test_long_inputs_and_outputs_count_for_more():
     assert served.count("short") == pytest.approx(20, abs=1)
 
 
-def test_idleness_saves_nothing_up():
-    policy = _policy()
+@pytest.mark.parametrize("burst_tokens", [0, 60])
+def test_idleness_saves_a_burst_up_and_no_more(burst_tokens):
+    policy = _policy(burst_tokens=burst_tokens)
     policy.add(_row("late"))
     assert _run(policy, 1) == ["late"]
     for _ in range(60):
@@ -119,7 +120,9 @@ def test_idleness_saves_nothing_up():
     for _ in range(20):
         policy.add(_row("late"))
     served = _run(policy, 20)
-    assert served.count("busy") == pytest.approx(10, abs=1)
+    num_saved = burst_tokens // 20
+    assert served[:num_saved] == ["late"] * num_saved
+    assert served.count("busy") == pytest.approx((20 - num_saved) / 2, abs=1)
 
 
 def test_a_short_pause_does_not_clear_a_debt():
