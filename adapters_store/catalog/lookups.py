@@ -91,10 +91,15 @@ def rows_by_keys(
 ) -> Iterator[Row[Any]]:
     """The rows of a query whose columns equal one of the keys, some keys at a time.
 
-    The keys are joined as a table: SQLite walks no index for ``(a, b) IN (VALUES ...)``.
+    The keys are joined as a table: SQLite walks no index for ``(a, b) IN (VALUES ...)``. One key
+    alone is compared with the columns, for a table of keys is compiled anew every time.
     """
     wanted = iter(dict.fromkeys(keys))
     names = [column(one.name, one.type) for one in columns]
     while part := list(islice(wanted, _MAX_KEYS)):
+        if len(part) == 1:
+            key = zip(columns, part[0], strict=True)
+            yield from connection.execute(query.where(*(one == value for one, value in key)))
+            continue
         table = values(*names, name="wanted").data(part).cte("wanted")
         yield from connection.execute(query.where(*(one == table.c[one.name] for one in columns)))
