@@ -51,7 +51,7 @@ def _biases(stack, layer, length, front):
     own = torch.zeros(record.num_heads, length, length)
     before = torch.zeros(record.num_heads, length, front.num_rows)
     if record.relative_bias is not None:
-        table = stack.sights[layer]._bias._weight
+        table = stack.sights[layer].bias._weight
         queries = at + (front.num_rows if front.is_shifted else 0)
         columns = torch.arange(front.num_rows + length)
         bucket = bucket_of(columns[None] - queries[:, None], record.relative_bias)
