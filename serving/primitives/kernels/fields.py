@@ -6,6 +6,9 @@ adapters are one launch and a row that joins copies nothing.
 
 from __future__ import annotations
 
+import triton
+import triton.language as tl
+
 from serving.primitives.factors import Factors
 
 NUM_FIELDS = 5
@@ -26,6 +29,17 @@ def fields_of(factors: Factors) -> tuple[int, int, int, int, int]:
     assert a.is_contiguous()
     assert b.is_contiguous()
     return a.data_ptr(), b.data_ptr(), factors.rank, places, a.stride(0)
+
+
+@triton.jit
+def rank_and_place(table, field_stride, number, member):  # type: ignore[no-untyped-def]
+    """Within a kernel: the rank, and the member's place, of the ``number``-th column.
+
+    The place is that of :func:`fields_of`, counted from 1; 0 where the member is not adapted.
+    """
+    rank = tl.load(table + 2 * field_stride + number)
+    place = (tl.load(table + 3 * field_stride + number) >> (8 * member)) & 255
+    return rank, place
 
 
 def block_of(rank: int) -> int:

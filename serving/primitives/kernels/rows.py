@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, float32
 
-from serving.primitives.kernels.fields import NUM_FIELDS
+from serving.primitives.kernels.fields import NUM_FIELDS, rank_and_place
 
 _PART = 256
 _MAX_PARTS = 8
@@ -27,8 +27,7 @@ def _shrink(
     BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
     row, part, member = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    rank = tl.load(table + 2 * field_stride + row)
-    place = (tl.load(table + 3 * field_stride + row) >> (8 * member)) & 255
+    rank, place = rank_and_place(table, field_stride, row, member)
     if (rank == 0) | (place == 0):
         return
     a = tl.load(table + row).to(tl.pointer_type(x.dtype.element_ty))
@@ -52,8 +51,7 @@ def _expand(
     BLOCK_E: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
     row, member = tl.program_id(0), tl.program_id(1)
-    rank = tl.load(table + 2 * field_stride + row)
-    place = (tl.load(table + 3 * field_stride + row) >> (8 * member)) & 255
+    rank, place = rank_and_place(table, field_stride, row, member)
     if (rank == 0) | (place == 0):
         return
     b = tl.load(table + field_stride + row).to(tl.pointer_type(y.dtype.element_ty))

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from serving.primitives.kernels.fields import rank_and_place
 from serving.primitives.kernels.interpreting import WIDENS
 
 BLOCK_T = 32
@@ -27,8 +28,7 @@ def _shrink(
     chunk, member = tl.program_id(0), tl.program_id(1)
     run = tl.load(chunks + 3 * chunk)
     stop = tl.load(chunks + 3 * chunk + 2)
-    rank = tl.load(table + 2 * field_stride + run)
-    place = (tl.load(table + 3 * field_stride + run) >> (8 * member)) & 255
+    rank, place = rank_and_place(table, field_stride, run, member)
     if (rank == 0) | (place == 0):
         return
     a = tl.load(table + run).to(tl.pointer_type(x.dtype.element_ty))
@@ -59,8 +59,7 @@ def _expand(
     chunk, member = tl.program_id(0), tl.program_id(1)
     run = tl.load(chunks + 3 * chunk)
     stop = tl.load(chunks + 3 * chunk + 2)
-    rank = tl.load(table + 2 * field_stride + run)
-    place = (tl.load(table + 3 * field_stride + run) >> (8 * member)) & 255
+    rank, place = rank_and_place(table, field_stride, run, member)
     if (rank == 0) | (place == 0):
         return
     b = tl.load(table + field_stride + run).to(tl.pointer_type(y.dtype.element_ty))
