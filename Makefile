@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+BENCH ?= heterogeneity --quick
 PACKAGES := adapters_store training serving patchbay
 # One thread per process: two processes with two threads each collapse on two cores.
 export OMP_NUM_THREADS ?= 1
@@ -25,7 +26,7 @@ check: env-dev
 	$(BIN)/python -m pytest -q tests/architecture
 
 bench: env-dev
-	$(BIN)/patchbay bench
+	$(BIN)/patchbay bench $(BENCH)
 
 env: $(VENV)/.env
 env-dev: $(VENV)/.env-dev

@@ -46,13 +46,22 @@ def main(arguments: list[str] | None = None) -> int:
         run = resolve(BENCHMARKS, options.name, "benchmark")
         report = run(quick=options.quick, **_parts(run, options))
         if options.part and options.json is not None:
-            report.add_earlier(options.json)
+            _add_earlier(report, options.json)
     except PatchbayError as error:
         print(error.message, error.hint, sep="\n", file=sys.stderr)
         return error.exit_code
     report.write(options.json)
     print(report.table())
     return 0
+
+
+def _add_earlier(report: Report, path: Path) -> None:
+    """Take the other parts; what was measured is printed where they are another run's."""
+    try:
+        report.add_earlier(path)
+    except UsageError:
+        print(report.table())
+        raise
 
 
 def _parts(run: Callable[..., Report], options: argparse.Namespace) -> dict[str, list[str]]:

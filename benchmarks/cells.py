@@ -107,8 +107,13 @@ class Cell:
 
     def adapted(self, backbone: Backbone) -> list[Site]:
         """The sites that this cell's tasks change."""
-        sites = list(backbone.sites.values())
-        return sites if self.sites == "all" else [s for s in sites if s.role[-1] in "qv"]
+        return adapted_sites(backbone, self.sites)
+
+
+def adapted_sites(backbone: Backbone, which: str) -> list[Site]:
+    """All linear sites, or where ``which`` is ``qv`` those of queries and values."""
+    sites = list(backbone.sites.values())
+    return sites if which == "all" else [site for site in sites if site.role[-1] in "qv"]
 
 
 CELLS = tuple(

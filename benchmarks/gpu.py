@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -25,8 +24,15 @@ import transformers
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
 from benchmarks import peft_baseline as peft
+from benchmarks.drive import drain
 from benchmarks.report import Report, Target
-from benchmarks.step_cost import num_factors, num_frozen, num_kv, num_task_elements
+from benchmarks.step_cost import (
+    copy_bytes_per_s,
+    num_factors,
+    num_frozen,
+    num_kv,
+    num_task_elements,
+)
 from benchmarks.stopwatch import NUM_WARM_UP, System, take_turns
 from benchmarks.synthetic import MemoryLoader, make_bank, make_lora, make_routing
 from serving.device import find_device
@@ -123,7 +129,7 @@ def _measure(report: Report, course: Course, backbone: Backbone, device: torch.d
     for artefact in (bank, *loras, *routings):
         loader.add(artefact)
     weights = load_weights(backbone, dtype, device)
-    copy = _copy_bytes_per_s(device)
+    copy = copy_bytes_per_s(device)
     kinds: dict[str, Sequence[Artefact | None]] = {
         "bare": [None],
         "lora": loras,
@@ -134,6 +140,7 @@ def _measure(report: Report, course: Course, backbone: Backbone, device: torch.d
         for kind, tasks in kinds.items():
             with _engine(course, backbone, loader, weights, tasks, num_rows) as step:
                 found[kind] = _timed(kind, step, course.num_rounds)
+                del step
         with _freed(device):
             model = peft.lora_model(backbone, loras, dtype).to(device)
             steps = _PeftSteps(model, num_rows, len(loras), device)
@@ -166,9 +173,15 @@ def _num_own(tasks: Sequence[Artefact | None], bank: Artefact) -> int:
 
 
 def _timed(name: str, step: Callable[[], object], num_rounds: int) -> System:
+    """The times of a step; what it belongs to is not kept."""
     system = System(name, step)
     take_turns([system], num_rounds)
+    system.step = _nothing
     return system
+
+
+def _nothing() -> None:
+    """In the place of a step that is done with."""
 
 
 @contextmanager
@@ -197,7 +210,7 @@ def _engine(
         for task in tasks:
             if task is not None:
                 engine.submit(_request(f"first {task.digest}", task, Sampling(max_tokens=1)))
-        _drain(engine)
+        drain(engine, {})
         for i in range(num_rows):
             engine.submit(_request(f"{i}", tasks[i % len(tasks)], sampling))
         deadline = time.monotonic() + LOADING_S
@@ -208,12 +221,6 @@ def _engine(
         yield engine.step
         engine.close()
         del engine
-
-
-def _drain(engine: Engine) -> None:
-    while engine.has_work:
-        engine.wait(1.0)
-        engine.step()
 
 
 def _request(name: str, task: Artefact | None, sampling: Sampling) -> Request:
@@ -253,17 +260,3 @@ def _freed(device: torch.device) -> Iterator[None]:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def _copy_bytes_per_s(device: torch.device) -> float:
-    """Bytes read plus bytes written a second by a copy far larger than the caches."""
-    num_bytes = 2**30 if device.type == "cuda" else 2**26
-    source = torch.ones(num_bytes // 4, dtype=torch.float32, device=device)
-    target = torch.empty_like(source)
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        target.copy_(source)
-        target[-1].item()
-        times.append(time.perf_counter() - start)
-    return 2 * num_bytes / median(times[2:])

@@ -17,7 +17,7 @@ from adapters_store.artefact import Artefact, load_tensors
 from adapters_store.backbone import Backbone
 from adapters_store.families.site import Site
 
-_COPY_BYTES = 2**28
+_COPY_BYTES, _GPU_COPY_BYTES = 2**28, 2**30
 
 
 def decode_sites(backbone: Backbone) -> list[Site]:
@@ -61,11 +61,12 @@ def num_kv(backbone: Backbone, num_input: int, num_steps: float) -> float:
     return total
 
 
-def copy_bytes_per_s() -> float:
+def copy_bytes_per_s(device: torch.device | None = None) -> float:
     """Bytes read plus bytes written a second by a copy far larger than the caches."""
-    source = torch.ones(_COPY_BYTES // 4)
+    num_bytes = _COPY_BYTES if device is None or device.type == "cpu" else _GPU_COPY_BYTES
+    source = torch.ones(num_bytes // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    return 2 * _COPY_BYTES / _median_s(lambda: target.copy_(source), 8)
+    return 2 * num_bytes / _median_s(lambda: target.copy_(source)[-1].item(), 8)
 
 
 def products_s(backbone: Backbone, num_rows: int, dtype: torch.dtype) -> float:

@@ -14,7 +14,7 @@ from adapters_store.errors import UnavailableError
 @click.command("bench", context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
-    """Run ``python -m benchmarks ARGUMENTS`` (a name, --quick, --json FILE).
+    """Run ``python -m benchmarks ARGUMENTS`` (a name, --quick, --part NAME, --json FILE).
 
     Example: patchbay bench heterogeneity --quick
     """

@@ -12,9 +12,8 @@ import torch
 
 from adapters_store.artefact import Artefact
 from adapters_store.backbone import Backbone
-from adapters_store.families.site import Site
 from adapters_store.formats.peft.export import export_peft
-from benchmarks.cells import LLAMA
+from benchmarks.cells import LLAMA, adapted_sites
 from benchmarks.synthetic import MemoryLoader, make_bank, make_llama, make_lora, make_routing
 
 NUM_TASKS = 32
@@ -47,7 +46,7 @@ def open_world(folder: Path, *, sites: str) -> World:
     """The same LoRAs as artefacts, and as many tasks routed over one bank at the same sites."""
     backbone = Backbone.from_folder(folder / "backbone", name="random-llama")
     loader = MemoryLoader()
-    bank = make_bank(backbone, seed=1, sites=_chosen(backbone, sites), **BANK)
+    bank = make_bank(backbone, seed=1, sites=adapted_sites(backbone, sites), **BANK)
     loader.add(bank)
     loras: list[str | None] = [loader.add(lora) for lora in _loras(backbone, sites)]
     routings: list[str | None] = [
@@ -62,13 +61,8 @@ def make_inputs(vocab_size: int, num_rows: int, num_tokens: int) -> list[list[in
     return torch.randint(3, vocab_size, (num_rows, num_tokens), generator=generator).tolist()
 
 
-def _chosen(backbone: Backbone, sites: str) -> list[Site]:
-    every = backbone.sites.values()
-    return [site for site in every if sites == "all" or site.name.endswith((".q", ".v"))]
-
-
 def _loras(backbone: Backbone, sites: str) -> list[Artefact]:
-    chosen = _chosen(backbone, sites)
+    chosen = adapted_sites(backbone, sites)
     return [
         make_lora(backbone, rank=RANK, seed=seed, effect=EFFECT, sites=chosen)
         for seed in range(NUM_TASKS)

@@ -79,8 +79,7 @@ class CudaGraphs:
         except RuntimeError as error:
             self._is_broken = True
             self._met.clear()
-            reason = (str(error).splitlines() or [""])[0]
-            _log.warning("decode steps are not recorded on %s: %s", self._device, reason)
+            _log_failure(self._device, error)
             return None
         self._pool = graph.pool()
         return _Recorded(graph, output)
@@ -91,6 +90,7 @@ def static_steps(
 ) -> StaticStep | None:
     """Decode steps over fixed memory, where the configuration wants them; bare ones are recorded.
 
+    None, which is logged, where a kernel of theirs does not run on the device.
     Raises UsageError where they are asked for without the kernels that they need.
     """
     has_kernels, device = weights.backend.name == "triton", weights.device
@@ -102,10 +102,21 @@ def static_steps(
     is_recorded = config.graphs == "auto" and device.type == "cuda"
     if not has_kernels or not (is_recorded or config.graphs == "unrecorded"):
         return None
+    from triton.errors import TritonError
+
     from serving.engine.static_step import StaticStep, Unrecorded
 
     recorder = CudaGraphs(device) if is_recorded else Unrecorded()
     step = StaticStep(weights, config, own, cross, recorder)
     if is_recorded:
-        step.record()
+        try:
+            step.record()
+        except (TritonError, RuntimeError) as error:
+            _log_failure(device, error)
+            return None
     return step
+
+
+def _log_failure(device: torch.device, error: Exception) -> None:
+    reason = (str(error).splitlines() or [""])[0]
+    _log.warning("decode steps are not recorded on %s: %s", device, reason)

@@ -9,6 +9,7 @@ Shapes: ``B`` bags of ``L`` rows of a table (R, E).
 
 from __future__ import annotations
 
+from copy import copy
 from functools import lru_cache
 
 import torch
@@ -24,6 +25,13 @@ class Bags:
         starts = torch.arange(num_bags, dtype=torch.int, device=rows_BL.device)
         self._starts = starts * length
 
+    def first(self, num_bags: int) -> Bags:
+        """The first bags alone, of equal length; they share the memory of these."""
+        some = copy(self)
+        length = len(self._rows) // len(self._starts)
+        some._rows, some._starts = self._rows[: num_bags * length], self._starts[:num_bags]
+        return some
+
     def sums(self, table_RE: Tensor, weights: Tensor) -> Tensor:
         """``sum_l weights[b, l] table[rows[b, l]]``: (B, E); ``weights`` has B * L elements.
 
@@ -36,7 +44,12 @@ class Bags:
         return found
 
 
-@lru_cache(maxsize=256)
 def consecutive(num_bags: int, length: int) -> Bags:
     """Bags of the CPU that sum one run of ``length`` rows after the other."""
+    return _power_of_two(1 << (num_bags - 1).bit_length(), length).first(num_bags)
+
+
+@lru_cache(maxsize=64)
+def _power_of_two(num_bags: int, length: int) -> Bags:
+    """What all smaller numbers of bags are the beginning of."""
     return Bags(torch.arange(num_bags * length).view(num_bags, length))

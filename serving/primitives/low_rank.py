@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from serving.primitives.bags import consecutive
+from serving.primitives.bags import Bags, consecutive
 from serving.primitives.factors import Factors, pack_factors
 from serving.primitives.layout import PackedSite
 from serving.primitives.prepared import Prepared, Target
@@ -100,6 +100,7 @@ class RowTable:
         self._a = torch.empty(0, site.in_features, 0, dtype=dtype, device=device)
         self._b = torch.empty(0, 0, 0, site.member_width, dtype=dtype, device=device)
         self._views: tuple[Rows, Tensor, Tensor] | None = None
+        self._bags: tuple[Bags, Bags] | None = None
 
     @property
     def rows(self) -> list[int]:
@@ -145,9 +146,9 @@ class RowTable:
         rows, a_nDr, b_nrE = self._views
         n, m, width = len(self.rows), len(self._members), self._site.member_width
         is_full = m == self._site.num_members
-        if self._is_summed:
-            u = consecutive(n, a_nDr.shape[1]).sums(a_nDr.flatten(0, 1), rows.take(x_RD))
-            delta = consecutive(n * m, self._rank).sums(b_nrE.flatten(0, 1), u).view(n, m * width)
+        if self._bags is not None:
+            u = self._bags[0].sums(a_nDr.flatten(0, 1), rows.take(x_RD))
+            delta = self._bags[1].sums(b_nrE.flatten(0, 1), u).view(n, m * width)
         else:
             u = torch.bmm(rows.take(x_RD).unsqueeze(1), a_nDr).view(n * m, 1, self._rank)
             if is_full and isinstance(rows, Whole) and (m == 1 or y_RE.is_contiguous()):
@@ -164,6 +165,8 @@ class RowTable:
     def _refresh(self, num_rows: int) -> tuple[Rows, Tensor, Tensor]:
         n, m = len(self.rows), len(self._members)
         b = self._b[:n].view(n * m, self._rank, self._site.member_width)
+        if self._is_summed:
+            self._bags = consecutive(n, self._site.in_features), consecutive(n * m, self._rank)
         return self._order.within(num_rows), self._a[:n], b
 
     def _resize(self, capacity: int, members: tuple[int, ...], rank: int) -> None:

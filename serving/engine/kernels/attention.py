@@ -13,10 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from serving.primitives.kernels.fields import block_of
 from serving.primitives.kernels.interpreting import WIDENS
 
 _BLOCK_C = 32
-_MIN_BLOCK = 16
 
 
 @triton.jit
@@ -124,6 +124,5 @@ def attend_rows(
         q_RI, q_RI.stride(0), out_RI, bases, places, places.stride(0), layer, table, reach, scale,
         1.0 if softcap is None else softcap, 1 << 30 if window is None else window,
         h=h, k=k, d=d, HAS_BIAS=bias is not None, HAS_CAP=softcap is not None, WIDENS=WIDENS,
-        BLOCK_G=max(_MIN_BLOCK, triton.next_power_of_2(h // k)), BLOCK_C=_BLOCK_C,
-        BLOCK_D=max(_MIN_BLOCK, triton.next_power_of_2(d)),
+        BLOCK_G=block_of(h // k), BLOCK_C=_BLOCK_C, BLOCK_D=block_of(d),
     )  # fmt: skip

@@ -106,7 +106,7 @@ def _packed_product(x_TD: Tensor, weight: Tensor, bias_E: Tensor | None) -> Tens
     if num_rows != T:
         x_TD = pad(x_TD, (0, 0, 0, num_rows - T))
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x_TD, weight, bias_E, "none", [], "")
-    return found[:T]
+    return found if num_rows == T else found[:T]
 
 
 def rounded_up(num_rows: int) -> int:

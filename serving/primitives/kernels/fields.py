@@ -43,5 +43,5 @@ def rank_and_place(table, field_stride, number, member):  # type: ignore[no-unty
 
 
 def block_of(rank: int) -> int:
-    """The smallest block of a kernel that holds that rank."""
+    """The smallest block of a kernel's products that holds that rank, or width of a head."""
     return max(MIN_BLOCK, 1 << (rank - 1).bit_length())

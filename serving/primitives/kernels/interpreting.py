@@ -8,5 +8,4 @@ from __future__ import annotations
 
 import os
 
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-WIDENS = IS_INTERPRETED
+WIDENS = os.environ.get("TRITON_INTERPRET") == "1"

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from serving.engine import Engine, EngineConfig, Request, Sampling, Token
 from serving.engine.graphs import CudaGraphs, static_steps
 
 pytest.importorskip("triton")
+from triton.errors import TritonError
+
 from serving.engine.static_step import StaticStep, Unrecorded, buckets_of
 
 STATIC: dict[str, object] = {"kernels": "triton", "graphs": "unrecorded"}
@@ -219,6 +222,22 @@ def test_a_recording_that_fails_is_said_once_and_left_to_plain_steps(
     assert graphs.num_recorded == 0
     assert [record.message for record in caplog.records] == [
         "decode steps are not recorded on cuda:0: operation not permitted when stream is capturing"
+    ]
+
+
+def test_an_attention_kernel_that_does_not_run_leaves_plain_steps(
+    llama_world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(step: StaticStep) -> None:
+        raise TritonError("out of resource: shared memory\nmore")
+
+    engine = llama_world.engine(kernels="triton")
+    weights = replace(engine._weights, device=torch.device("cuda", 0))
+    monkeypatch.setattr(StaticStep, "__init__", lambda *_: None)
+    monkeypatch.setattr(StaticStep, "record", fail)
+    assert static_steps(weights, engine.config, None, None) is None  # type: ignore[arg-type]
+    assert [record.message for record in caplog.records] == [
+        "decode steps are not recorded on cuda:0: out of resource: shared memory"
     ]
 
 
