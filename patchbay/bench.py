@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 
@@ -18,9 +19,13 @@ def bench(arguments: tuple[str, ...]) -> None:
 
     Example: patchbay bench heterogeneity --quick
     """
-    if importlib.util.find_spec("benchmarks") is None:
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / "benchmarks" / "__main__.py").is_file():
         raise UnavailableError(
             "the benchmarks are not installed here",
             hint="Run this from a source checkout: they live in its benchmarks/ folder.",
         )
-    raise SystemExit(subprocess.call([sys.executable, "-m", "benchmarks", *arguments]))
+    paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    raise SystemExit(subprocess.call(command, env=environment))

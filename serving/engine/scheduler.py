@@ -147,6 +147,8 @@ class Scheduler:
         num_passed = 0
         self._barriers = self._barriers_of(adapters, num_free_rows, now)
         for row in self._policy.order(now):
+            if not num_free_rows and not self._num_answers:
+                break
             adapter, writes = row.request.adapter, row.request.kind == "generate"
             if not _is_ready(row) or self._is_barred(row) or row.width > num_free_rows:
                 continue
